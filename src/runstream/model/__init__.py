@@ -1,0 +1,1 @@
+"""The pure rules: ids, phases, merge, names, errors, page tokens. No I/O, no clock, no grpc."""
