@@ -1,0 +1,1 @@
+"""The only room that knows bytes and keys; what it has confirmed, it never loses."""

@@ -1,0 +1,251 @@
+"""The LevelDB handle: who reads it when, how it is written, how it outlives a failed write."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+import plyvel
+
+from runstream.model.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable
+
+    from runstream.storage.folder import DataFolder
+    from runstream.storage.overlay import Write
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+#: How many steps of a walk are taken on the event loop, about a third of a millisecond, before a
+#: thread goes on.
+_INLINE_STEPS: Final = 128
+#: How many steps a thread takes before it looks whether anybody still waits.
+_THREAD_STEPS: Final = 2048
+_READ_THREADS: Final = 4
+_WRITE_BUFFER: Final = 4 << 20
+#: What opening may write: the logs of a full and of a filling write buffer, as tables.
+_PROBE_BYTES: Final = 2 * _WRITE_BUFFER
+
+
+class Database:
+    """The one LevelDB of a data folder.
+
+    LevelDB must not be closed under a reader, and its handle cannot be used after a failed write
+    (see `_recover`). All readers start on the event loop, which makes the rule simple: a point read
+    runs there without a break; a walk is counted from its start to its end, wherever it runs; and
+    the handle changes only while the count is zero and nobody new is let in.
+    """
+
+    def __init__(self, folder: DataFolder) -> None:
+        """Open the database of a held folder; blocks. An error of LevelDB is passed on."""
+        self.folder = folder
+        self._db: Any = _open(folder)  # None: neither the old handle nor a new one is left
+        self._threads = ThreadPoolExecutor(_READ_THREADS, thread_name_prefix="runstream-read")
+        #: Called on the event loop when the handle was replaced, before anything is read from or
+        #: written to the new one.
+        self.on_recovered: Callable[[], None] = lambda: None
+        self._sound = True
+        self._recovery: asyncio.Task[None] | None = None
+        self._open_to_readers = asyncio.Event()
+        self._open_to_readers.set()
+        self._closed = False
+        self._walks = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def peek(self, key: bytes) -> bytes | None:
+        """Read a key now, without a break; only right after `readable` or `ready`. Durable."""
+        try:
+            value: bytes | None = self._db.get(key, verify_checksums=True)
+        except plyvel.IOError as error:
+            raise unavailable("The data folder cannot be read", error) from error
+        return value
+
+    async def walk(self, make: Callable[[Any], Generator[None, None, T]]) -> T:
+        """Drive the walk that `make` makes of a LevelDB snapshot, in a thread if it is long."""
+        await self.readable()
+        run = _Run(self._db, make)
+        self._walks += 1
+        self._idle.clear()
+        job: asyncio.Future[bool] | None = None
+        try:
+            done = run.advance(_INLINE_STEPS)
+            while not done:
+                loop = asyncio.get_running_loop()
+                job = loop.run_in_executor(self._threads, run.advance, _THREAD_STEPS)
+                done = await asyncio.shield(job)
+            return run.answer
+        finally:
+            self._leave(run, job)
+
+    def walk_now(self, make: Callable[[Any], Generator[None, None, T]]) -> T:
+        """Drive a short walk to its end without a break; only right after `readable` or `ready`."""
+        run = _Run(self._db, make)
+        try:
+            while not run.advance(_INLINE_STEPS):
+                pass
+            return run.answer
+        finally:
+            run.close()
+
+    def write(self, writes: Iterable[Write]) -> None:
+        """Put a batch on disk, whole or not at all; blocks until it is synced.
+
+        Called in the writer's thread.
+        """
+        # Without `transaction`, plyvel writes the half that is gathered when an exception comes in
+        # between.
+        with self._db.write_batch(transaction=True, sync=True) as batch:
+            for key, value in writes:
+                if value is None:
+                    batch.delete(key)
+                else:
+                    batch.put(key, value)
+
+    def distrust(self) -> None:
+        """Note that a write has failed: nothing may be written until `ready` has seen to it."""
+        self._sound = False
+
+    async def ready(self) -> None:
+        """Return when the handle may be written to.
+
+        After a failed write, try to bring it back first.
+
+        Raises `Unavailable` when that fails; the next call tries again.
+        """
+        # In a loop: between the end of the recovery and this task's turn, another write may have
+        # failed.
+        while not self._sound:
+            if self._recovery is None:
+                self._recovery = asyncio.get_running_loop().create_task(self._recover())
+            await asyncio.shield(self._recovery)
+
+    async def close(self) -> None:
+        """Wait for what runs, then close; nothing may be written any more, and no read begins."""
+        self._closed = True
+        if self._recovery is not None:
+            await asyncio.wait([self._recovery])
+        await self._idle.wait()
+        if self._db is not None:
+            await asyncio.to_thread(self._db.close)
+            self._db = None
+        self._threads.shutdown()
+
+    async def readable(self) -> None:
+        """Return when keys may be read.
+
+        Raises `Unavailable` when the database is gone and cannot be brought back.
+        """
+        while self._closed or self._db is None or not self._open_to_readers.is_set():
+            await self._open_to_readers.wait()
+            if self._closed:
+                raise unavailable("The store is closed")
+            if self._db is None:
+                await self.ready()
+
+    def _leave(self, run: _Run[Any], job: asyncio.Future[bool] | None) -> None:
+        """End a walk.
+
+        If its caller was cancelled, not before the thread has taken its hands off it.
+        """
+        if job is not None and not job.done():
+            job.add_done_callback(lambda _: self._leave(run, None))
+            return
+        if job is not None and not job.cancelled():
+            job.exception()  # looked at, in case the caller no longer could
+        run.close()
+        self._walks -= 1
+        if self._walks == 0:
+            self._idle.set()
+
+    async def _recover(self) -> None:
+        """Make the database writable again after a failed write.
+
+        The rule: after a failed write this handle is never written to again. A failed append may
+        have left half a record at the end of the log, behind which whatever is appended is lost to
+        the next start; and after a failed sync LevelDB itself refuses all writes, because the log
+        may hold the batch or not. Opening anew reads the log up to the torn record, writes what it
+        holds into a table, syncs that, and begins a new log.
+
+        - First the disk is asked with a probe file, so that a full disk costs no reader its
+          database: until the probe is taken, the old handle is not touched and serves all reads.
+        - Then running walks are waited for and new readers held back, and the handle is replaced.
+        - The log may hold the failed batch whole: then it comes back here, and is durable. So the
+          callers of a failed batch know only that it may not be there; and whoever waited for this
+          decides anew, on what is there now.
+        """
+        try:
+            await asyncio.to_thread(self.folder.probe, _PROBE_BYTES)
+            self._open_to_readers.clear()
+            try:
+                await self._idle.wait()
+                await asyncio.to_thread(self._reopen)
+            finally:
+                # Those who wait get their turn only after this task has come to its end.
+                self._open_to_readers.set()
+            self._sound = True
+            self.on_recovered()
+            _log.warning("the data folder takes writes again")
+        except (OSError, plyvel.Error) as error:
+            raise unavailable("The data folder does not take writes", error) from error
+        finally:
+            self._recovery = None
+
+    def _reopen(self) -> None:
+        db, self._db = self._db, None
+        if db is not None:
+            db.close()
+        self._db = _open(self.folder)
+
+
+class _Run(Generic[T]):
+    """A walk under way, with the LevelDB snapshot it reads."""
+
+    answer: T
+
+    def __init__(
+        self,
+        db: Any,  # noqa: ANN401  # plyvel has no types
+        make: Callable[[Any], Generator[None, None, T]],
+    ) -> None:
+        self._snapshot = db.snapshot()
+        self._walk = make(self._snapshot)
+
+    def advance(self, steps: int) -> bool:
+        """Take up to `steps` steps; tell whether the answer is there."""
+        try:
+            for _ in range(steps):
+                next(self._walk)
+        except StopIteration as end:
+            self.answer = end.value
+            return True
+        except plyvel.IOError as error:
+            raise unavailable("The data folder cannot be read", error) from error
+        return False
+
+    def close(self) -> None:
+        """Give the iterators back, then the snapshot."""
+        self._walk.close()
+        self._snapshot.close()
+
+
+def unavailable(what: str, error: Exception | None = None) -> Unavailable:
+    """Make the error for a store that cannot do it now."""
+    cause = "" if error is None else f" ({error})"
+    return Unavailable("STORE_UNAVAILABLE", f"{what}{cause}; the same call may succeed later.")
+
+
+def _open(folder: DataFolder) -> Any:  # noqa: ANN401  # plyvel has no types
+    return plyvel.DB(
+        str(folder.database),
+        create_if_missing=True,
+        write_buffer_size=_WRITE_BUFFER,
+        lru_cache_size=64 << 20,
+        bloom_filter_bits=10,
+        max_open_files=512,
+    )
