@@ -1,0 +1,1 @@
+"""What happens by itself, in time: deadlines and housekeeping. The clock is passed in."""

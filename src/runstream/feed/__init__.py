@@ -1,0 +1,1 @@
+"""Following executions: wakes, never events; whoever is woken reads the log."""

@@ -1,0 +1,38 @@
+"""The announcer: the one place that turns commits into wakes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from runstream.feed.hub import ANY_EXECUTION
+from runstream.model.phases import is_terminal
+from runstream.storage.records import EXECUTION_HEAD, TOMBSTONE
+
+if TYPE_CHECKING:
+    from runstream.feed.hub import Hub
+    from runstream.feed.recency import Recency
+    from runstream.storage.folds import Folds
+    from runstream.storage.store import Transaction
+    from runstream.stored.v1.stored_pb2 import ExecutionHead
+
+
+class Announcer:
+    """Listens to the store's commits and wakes whoever follows the executions in them."""
+
+    def __init__(self, hub: Hub, recency: Recency, folds: Folds) -> None:
+        self._hub = hub
+        self._recency = recency
+        self._folds = folds
+
+    def __call__(self, transaction: Transaction) -> None:
+        """Wake the readers of every execution that the transaction changed or deleted."""
+        for (kind, record_id), message in transaction.puts.items():
+            if kind is EXECUTION_HEAD:
+                head = cast("ExecutionHead", message)
+                self._recency.note(record_id)
+                self._folds.note_commit(record_id, head, terminal=is_terminal(head.status.phase))
+                self._hub.wake(record_id)
+                self._hub.wake(ANY_EXECUTION)
+            elif kind is TOMBSTONE:
+                self._folds.forget(record_id)
+                self._hub.wake(record_id)

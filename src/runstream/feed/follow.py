@@ -1,0 +1,216 @@
+"""Following: take the wake, read after the cursor, yield, wait. No buffer stands between the log and a reader.
+
+Every follower has the same loop. The flag is cleared before the read, so a commit that lands after the read puts it up
+again. The cursor lives in the loop alone; a reader that comes back with its cursor continues as if it had never gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeAlias
+
+from runstream.feed.hub import ANY_EXECUTION
+from runstream.model.errors import NotFound, OutOfRange, not_found
+from runstream.model.phases import is_terminal
+from runstream.storage.records import TOMBSTONE
+from runstream.v1.agent_execution_pb2 import CHANGE_AUTHOR_USER, ExecutionChange, ExecutionDeleted
+from runstream.v1.resource_pb2 import RESOURCE_VIEW_BASIC, RESOURCE_VIEW_FULL
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from runstream.feed.hub import Hub
+    from runstream.feed.recency import Recency
+    from runstream.storage.executions import Executions
+    from runstream.storage.store import Query, Store
+    from runstream.stored.v1.stored_pb2 import ExecutionHead
+    from runstream.v1.agent_execution_pb2 import AgentExecution
+    from runstream.v1.resource_pb2 import ResourceView
+
+#: Is called once a stream has begun, before it has anything to tell.
+Started: TypeAlias = Callable[[], Awaitable[None]]
+
+#: How much of the log one read takes: enough to be quick, little enough that a slow reader holds little.
+CHUNK_CHANGES = 256
+CHUNK_BYTES = 256 << 10
+CHUNK_IDS = 500
+
+
+async def _nothing() -> None:
+    """Tell nobody."""
+
+
+class Follower:
+    """Follows executions in a store, woken by a hub."""
+
+    def __init__(self, store: Store, executions: Executions, hub: Hub, recency: Recency) -> None:
+        self._store = store
+        self._executions = executions
+        self._hub = hub
+        self._recency = recency
+
+    async def states(
+        self, execution_id: str, after: int, view: ResourceView.ValueType, started: Started = _nothing
+    ) -> AsyncGenerator[AgentExecution, None]:
+        """Yield the state now, unless it is at revision `after`, then newer ones, skipping to the newest.
+
+        `started` is called once the execution is found. Ends after the terminal state. Raises `NotFound` for an unknown
+        execution and, with reason EXECUTION_DELETED, when it is deleted meanwhile; `OutOfRange` when `after` is ahead;
+        `Unavailable` when the hub closes.
+        """
+        with self._hub.listen(execution_id) as wake:
+            cursor = after
+            head = await self._first_head(execution_id, after, started)
+            while True:
+                wake.clear()
+                if head.revision > cursor:
+                    state = await self._executions.at_head(execution_id, head, view)
+                    if state is None:
+                        raise _deleted(execution_id)
+                    yield state
+                    cursor = head.revision
+                if is_terminal(head.status.phase):
+                    return
+                head = await self._next_head(execution_id, cursor, wake.wait)
+
+    async def changes(
+        self, execution_id: str, after: int, *, from_snapshot: bool, started: Started = _nothing
+    ) -> AsyncGenerator[ExecutionChange, None]:
+        """Yield every change after revision `after`, exactly once and in order; first the state, if asked for.
+
+        Ends after the terminal change, and raises as `states` does. A reader that has all changes when the execution
+        is deleted gets that as a last change.
+        """
+        with self._hub.listen(execution_id) as wake:
+            cursor = after
+            head = await self._first_head(execution_id, after, started)
+            if from_snapshot and head.revision > cursor:
+                yield await self._snapshot(execution_id, head)
+                cursor = head.revision
+            while True:
+                wake.clear()
+                async for change in self._changes_between(execution_id, cursor, head.revision):
+                    yield change
+                    cursor = change.revision
+                if is_terminal(head.status.phase):
+                    return
+                try:
+                    head = await self._next_head(execution_id, cursor, wake.wait)
+                except NotFound:
+                    deletion = await self._deletion(execution_id, cursor)
+                    if deletion is not None:
+                        yield deletion
+                    raise
+
+    async def heads(
+        self,
+        query: Query,
+        matches: Callable[[AgentExecution], bool],
+        started: Started,
+    ) -> AsyncGenerator[AgentExecution, None]:
+        """Yield the newest state (BASIC) of every matching execution as it changes; never ends by itself.
+
+        `started` is called once changes are being followed. A reader that fell far behind gets all that match
+        `query` once more instead of what it missed.
+        """
+        with self._hub.listen(ANY_EXECUTION) as wake:
+            tick = self._recency.tick
+            await started()
+            while True:
+                wake.clear()
+                ids, tick = self._recency.since(tick), self._recency.tick
+                source = self._scan(query) if ids is None else _each(ids)
+                async for execution_id in source:
+                    state = await self._executions.get(execution_id, RESOURCE_VIEW_BASIC)
+                    if state is not None and matches(state):
+                        yield state
+                await wake.wait()
+
+    async def _first_head(self, execution_id: str, after: int, started: Started) -> ExecutionHead:
+        head = await self._executions.head(execution_id)
+        if head is None:
+            raise not_found("AGENT_EXECUTION", execution_id)
+        if after > head.revision:
+            raise OutOfRange(
+                "REVISION_AHEAD",
+                f"after_revision is {after}, but execution {execution_id} is at revision"
+                f" {head.revision}. Use at most that; 0 is from the beginning.",
+                metadata={"id": execution_id, "revision": str(head.revision)},
+            )
+        await started()
+        # Read again: a state is put together from record and head as they are at one time, which is now.
+        head = await self._executions.head(execution_id)
+        if head is None:
+            raise _deleted(execution_id)
+        return head
+
+    async def _next_head(self, execution_id: str, cursor: int, wait: Callable[[], Awaitable[None]]) -> ExecutionHead:
+        """Return the head, waiting for the flag only when it has not moved past the cursor."""
+        head = await self._executions.head(execution_id)
+        if head is not None and head.revision <= cursor:
+            await wait()
+            head = await self._executions.head(execution_id)
+        if head is None:
+            raise _deleted(execution_id)
+        return head
+
+    async def _snapshot(self, execution_id: str, head: ExecutionHead) -> ExecutionChange:
+        state = await self._executions.at_head(execution_id, head, RESOURCE_VIEW_FULL)
+        if state is None:
+            raise _deleted(execution_id)
+        return ExecutionChange(
+            execution_id=execution_id,
+            revision=head.revision,
+            change_time=head.status.audit.status_audit.updated_at,
+            attempt=head.status.attempt,
+            snapshot=state,
+            terminal=is_terminal(head.status.phase),
+        )
+
+    async def _changes_between(
+        self, execution_id: str, cursor: int, last: int
+    ) -> AsyncGenerator[ExecutionChange, None]:
+        while cursor < last:
+            chunk = await self._store.changes(execution_id, after=cursor, limit=CHUNK_CHANGES, max_bytes=CHUNK_BYTES)
+            # The log of a deleted execution goes from its beginning: a gap is a deletion, never a loss.
+            if not chunk or chunk[0].revision != cursor + 1:
+                raise _deleted(execution_id)
+            for change in chunk:
+                if change.revision > last:
+                    return
+                yield change
+                cursor = change.revision
+
+    async def _deletion(self, execution_id: str, cursor: int) -> ExecutionChange | None:
+        tombstone = await self._store.durable.get(TOMBSTONE, execution_id)
+        if tombstone is None or tombstone.revision != cursor + 1:
+            return None
+        return ExecutionChange(
+            execution_id=execution_id,
+            revision=tombstone.revision,
+            change_time=tombstone.delete_time,
+            attempt=tombstone.attempt,
+            author=CHANGE_AUTHOR_USER,
+            deleted=ExecutionDeleted(deleted_by=tombstone.deleted_by),
+            terminal=True,
+        )
+
+    async def _scan(self, query: Query) -> AsyncGenerator[str, None]:
+        after = None
+        while ids := await self._store.scan(query, after=after, limit=CHUNK_IDS):
+            for execution_id in ids:
+                yield execution_id
+            after = ids[-1]
+
+
+async def _each(ids: list[str]) -> AsyncGenerator[str, None]:
+    for execution_id in ids:
+        yield execution_id
+
+
+def _deleted(execution_id: str) -> NotFound:
+    return NotFound(
+        "EXECUTION_DELETED",
+        f"Execution {execution_id} was deleted.",
+        metadata={"id": execution_id},
+    )

@@ -1,0 +1,85 @@
+"""The hub: tells whoever waits that something was committed, and nothing of what it was.
+
+A wake is a flag. However many commits happen while a reader is busy, one flag is up when it comes back, and the reader
+finds in the log what it missed. So nothing overflows, nothing is dropped, and a slow reader costs one flag.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from runstream.model.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: The topic that every commit to any execution wakes.
+ANY_EXECUTION = "*"
+
+
+class Wake:
+    """One reader's flag. Clear it before reading, read, then wait: a commit in between is not missed."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self._closed = False
+
+    def clear(self) -> None:
+        """Lower the flag. Raises `Unavailable` when the hub has closed."""
+        if self._closed:
+            raise Unavailable(
+                "SHUTTING_DOWN",
+                "The server is shutting down. Connect again and continue from the last revision.",
+            )
+        self._event.clear()
+
+    async def wait(self) -> None:
+        """Return when the flag is up."""
+        await self._event.wait()
+
+    def raise_flag(self, *, closed: bool = False) -> None:
+        """Put the flag up; for the hub."""
+        self._closed = self._closed or closed
+        self._event.set()
+
+
+class Hub:
+    """Readers by topic. A topic is the id of an execution, or ``ANY_EXECUTION``."""
+
+    def __init__(self) -> None:
+        self._readers: dict[str, set[Wake]] = {}
+        self._closed = False
+
+    @contextmanager
+    def listen(self, topic: str) -> Iterator[Wake]:
+        """Have a flag that goes up with every commit to `topic`, until the block is left."""
+        wake = Wake()
+        if self._closed:
+            wake.raise_flag(closed=True)
+        readers = self._readers.setdefault(topic, set())
+        readers.add(wake)
+        try:
+            yield wake
+        finally:
+            readers.discard(wake)
+            if not readers and self._readers.get(topic) is readers:
+                del self._readers[topic]
+
+    def wake(self, topic: str) -> None:
+        """Put up the flag of everyone who listens to `topic`. Call it after the commit is on disk."""
+        for wake in self._readers.get(topic, ()):
+            wake.raise_flag()
+
+    @property
+    def listeners(self) -> int:
+        """How many readers listen, over all topics."""
+        return sum(len(readers) for readers in self._readers.values())
+
+    def close(self) -> None:
+        """End every reader with `Unavailable`, those that come later too."""
+        self._closed = True
+        for readers in self._readers.values():
+            for wake in readers:
+                wake.raise_flag(closed=True)

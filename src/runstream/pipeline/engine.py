@@ -1,0 +1,96 @@
+"""The engine: runs the steps of a command in order, times each, and begins anew when somebody else was quicker.
+
+A step is a callable that takes the context. It answers the command by returning a message; until one does, the next
+step runs. A step with options is a small class with `__call__`. The engine knows nothing of what the steps do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
+
+from google.protobuf.message import Message
+
+from runstream.pipeline.context import Q, RequestContext, S
+from runstream.storage.store import Conflict, Transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from runstream.pipeline.context import Caller
+    from runstream.storage.store import Store
+
+A = TypeVar("A", bound=Message)
+
+#: One step: works on the context; returns the command's answer when it has one, else None.
+Step: TypeAlias = Callable[[RequestContext[Q, S]], Awaitable[A | None]]
+
+#: How often a command is tried before the conflict goes to the caller.
+MAX_TRIES = 10
+
+
+class StepObserver(Protocol):
+    """Is told how long each step took, in seconds."""
+
+    def __call__(self, pipeline: str, step: str, seconds: float) -> None:
+        """Take one measurement."""
+        ...
+
+
+def step_name(step: object) -> str:
+    """The name of a step in logs and metrics: its function's or its class's."""
+    return getattr(step, "__name__", type(step).__name__)
+
+
+class Pipeline(Generic[Q, S, A]):
+    """A command: a name and its steps. The last step must answer."""
+
+    def __init__(
+        self,
+        name: str,
+        steps: Sequence[Step[Q, S, A]],
+        *,
+        store: Store,
+        now: Callable[[], datetime],
+        observe: StepObserver,
+    ) -> None:
+        self.name = name
+        self.steps = tuple(steps)
+        self._store = store
+        self._now = now
+        self._observe = observe
+
+    async def run(self, request: Q, caller: Caller) -> A:
+        """Run all steps on a fresh context, again after a storage conflict, and return the answer.
+
+        Raises whatever a step raises; `Conflict` only after the last try.
+        """
+        for _ in range(MAX_TRIES - 1):
+            try:
+                return await self._try(request, caller)
+            except Conflict:
+                continue
+        return await self._try(request, caller)
+
+    async def _try(self, request: Q, caller: Caller) -> A:
+        context: RequestContext[Q, S] = RequestContext(
+            request, caller, self._now(), self._store, Transaction(epoch=self._store.epoch)
+        )
+        for step in self.steps:
+            begun = time.perf_counter()
+            try:
+                answer = await step(context)
+            finally:
+                self._observe(self.name, step_name(step), time.perf_counter() - begun)
+            if answer is not None:
+                return answer
+        raise LookupError(f"no step of {self.name} answered")
+
+
+async def run_inner(steps: Sequence[Step[Q, S, Message]], context: RequestContext[Q, S]) -> RequestContext[Q, S]:
+    """Run steps of one command inside another, on its inner context; what they answer is dropped."""
+    for step in steps:
+        await step(context)
+    return context

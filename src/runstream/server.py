@@ -1,0 +1,269 @@
+"""The composition root: makes everything, joins it, runs it, and takes it down in order."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import secrets
+import signal
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import grpc
+import structlog
+import uvloop
+
+from runstream.dispatch.deadlines import Deadlines
+from runstream.dispatch.housekeeping import IdempotencyExpiry, Purger
+from runstream.dispatch.system_clock import SystemClock
+from runstream.feed.announcer import Announcer
+from runstream.feed.follow import Follower
+from runstream.feed.hub import Hub
+from runstream.feed.recency import Recency
+from runstream.model.ids import IdSource, ulid_millis
+from runstream.model.times import to_millis
+from runstream.pipeline.timing import StepTimes
+from runstream.services.agent_instances import AgentInstanceCommands, AgentInstanceQueries
+from runstream.services.agents import AgentCommands, AgentQueries
+from runstream.services.executions.commands import AgentExecutionCommands
+from runstream.services.executions.control import CancelGrace
+from runstream.services.executions.queries import AgentExecutionQueries
+from runstream.services.executions.streams import AgentExecutionStreams
+from runstream.services.sessions import SessionCommands, SessionQueries
+from runstream.services.wiring import Wiring
+from runstream.storage.executions import Executions
+from runstream.storage.folds import Folds
+from runstream.storage.leveldb import LevelDBStore
+from runstream.storage.records import AGENT, AGENT_EXECUTION, AGENT_INSTANCE, SESSION, TOMBSTONE
+from runstream.storage.store import Query
+from runstream.transport.gate import Gate
+from runstream.transport.grpc_server import GrpcServer
+from runstream.transport.methods import bind_methods
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from runstream.model.clock import Clock
+    from runstream.settings import Settings
+    from runstream.storage.store import Store, Transaction
+
+_LOG = structlog.get_logger(__name__)
+
+#: Ids go on from the newest one on disk. When that is further ahead of the clock, one of the two is wrong.
+_CLOCK_TOLERANCE_MS = 5 * 60 * 1000
+
+
+class Server:
+    """A whole server on one data folder. Made by `start`, taken down by `stop`."""
+
+    def __init__(self, settings: Settings, store: Store, clock: Clock) -> None:
+        self._settings = settings
+        self._store = store
+        self._clock = clock
+        self._hub = Hub()
+        self._folds = Folds(store, max_bytes=settings.fold_cache_bytes)
+        self._purger = Purger(store, clock)
+        self._ids = IdSource(lambda: to_millis(clock.now()), secrets.token_bytes)
+        self.step_times = StepTimes()
+        self._wiring = self._wire()
+        self._commands = AgentExecutionCommands(self._wiring)
+        self._deadlines = Deadlines(clock, self._commands.enforce_cancel)
+        self._grace = CancelGrace(store, self._deadlines)
+        self._expiry = IdempotencyExpiry(store, clock)
+        self._gate = Gate(_request_ids())
+        self._grpc = GrpcServer(
+            self._gate,
+            bind_methods(self._servers()),
+            max_message_bytes=settings.max_message_bytes,
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+        self.port = 0
+
+    @classmethod
+    async def start(cls, settings: Settings, clock: Clock | None = None) -> Server:
+        """Open the data folder, take up what an earlier process left, bind the address and serve.
+
+        Raises `DataFolderError` when the folder cannot be used, OSError when the address or a TLS file cannot.
+        """
+        credentials = _credentials(settings)
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        owner = {"address": settings.listen, "since": since}
+        store = LevelDBStore.open(settings.data, owner=owner)
+        try:
+            server = cls(settings, store, clock or SystemClock())
+            server.port = server._grpc.listen(settings.listen, credentials)
+            if server.address != settings.listen:
+                store.announce(owner | {"address": server.address})
+            await server._resume()
+            await server._grpc.start()
+        except BaseException:
+            await store.close()
+            raise
+        server._let_time_pass()
+        return server
+
+    @property
+    def address(self) -> str:
+        """Where it listens, as host:port."""
+        return f"{self._settings.listen.rpartition(':')[0]}:{self.port}"
+
+    async def stop(self) -> None:
+        """Drain: refuse new calls, end streams with UNAVAILABLE, let running calls finish, flush, close."""
+        self._gate.drain()
+        await self._grpc.drain()
+        self._hub.close()
+        await self._grpc.stop(self._settings.drain_timeout)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._folds.close()
+        await self._store.close()
+
+    async def _resume(self) -> None:
+        """Take up what an earlier process left."""
+        for kind in (AGENT, AGENT_INSTANCE, SESSION, AGENT_EXECUTION):
+            for newest in await self._store.scan(Query(kind), limit=1):
+                self._ids.observe(newest)
+                ahead = ulid_millis(newest) - to_millis(self._clock.now())
+                if ahead > _CLOCK_TOLERANCE_MS:
+                    _LOG.warning("clock_behind_data", newest=newest, seconds=ahead // 1000)
+        self._store.on_commit(Announcer(self._hub, self._wiring.recency, self._folds))
+        self._store.on_commit(self._grace.on_commit)
+        self._store.on_commit(self._purge_deleted)
+        await self._grace.resume()
+        await self._purger.resume()
+
+    def _let_time_pass(self) -> None:
+        for chore in (self._deadlines, self._purger, self._expiry):
+            self._tasks.append(asyncio.create_task(chore.run(), name=type(chore).__name__))
+
+    def _purge_deleted(self, transaction: Transaction) -> None:
+        for kind, execution_id in transaction.puts:
+            if kind is TOMBSTONE:
+                self._purger.add(execution_id)
+
+    def _wire(self) -> Wiring:
+        executions, recency = Executions(self._store, self._folds), Recency()
+        return Wiring(
+            store=self._store,
+            folds=self._folds,
+            executions=executions,
+            hub=self._hub,
+            recency=recency,
+            follower=Follower(self._store, executions, self._hub, recency),
+            purger=self._purger,
+            ids=self._ids,
+            clock=self._clock,
+            observe=self.step_times,
+            cancel_grace=self._settings.cancel_grace,
+        )
+
+    def _servers(self) -> Mapping[str, tuple[object, ...]]:
+        wiring, executions = self._wiring, self._commands
+        sessions = SessionCommands(wiring, executions=executions)
+        instances = AgentInstanceCommands(wiring, sessions=sessions)
+        agents = AgentCommands(wiring, instances=instances, sessions=sessions, executions=executions)
+        return {
+            "AgentCommandController": (agents,),
+            "AgentQueryController": (AgentQueries(wiring),),
+            "AgentInstanceCommandController": (instances,),
+            "AgentInstanceQueryController": (AgentInstanceQueries(wiring),),
+            "SessionCommandController": (sessions,),
+            "SessionQueryController": (SessionQueries(wiring),),
+            "AgentExecutionCommandController": (executions,),
+            "AgentExecutionQueryController": (
+                AgentExecutionQueries(wiring),
+                AgentExecutionStreams(wiring),
+            ),
+        }
+
+
+def _request_ids() -> Callable[[], str]:
+    """Make request ids: a name of this process, drawn at random, and a number."""
+    process, numbers = secrets.token_hex(4), itertools.count(1)
+    return lambda: f"req-{process}-{next(numbers)}"
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then drain; a second signal ends at once.
+
+    Raises as `Server.start` does, before anything is served.
+    """
+    configure_logging(settings)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _stop_or_quit, stopping, number)
+    server = await Server.start(settings)
+    _LOG.info("serving", address=server.address, data=str(settings.data), pid=os.getpid())
+    print(f"runstream is listening on {server.address}", file=sys.stderr, flush=True)  # noqa: T201
+    if not settings.loopback and settings.tls_cert is None:
+        _LOG.warning("plaintext", told="anyone on the network can read and change everything")
+    await stopping.wait()
+    _LOG.info("draining", seconds=settings.drain_timeout)
+    await server.stop()
+    _LOG.info("stopped")
+
+
+def _stop_or_quit(stopping: asyncio.Event, number: int) -> None:
+    if stopping.is_set():
+        os._exit(128 + number)  # the store survives a kill; the operator asked twice
+    stopping.set()
+
+
+def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    pair = (settings.tls_key.read_bytes(), settings.tls_cert.read_bytes())
+    ca: Path | None = settings.tls_client_ca
+    return grpc.ssl_server_credentials(
+        [pair],
+        root_certificates=ca.read_bytes() if ca is not None else None,
+        require_client_auth=ca is not None,
+    )
+
+
+def configure_logging(settings: Settings) -> None:
+    """Write every log line to standard error in the format that is set, those of the libraries too.
+
+    Tracebacks are written without the values of variables, which may be secrets.
+    """
+    processors: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderers = _renderers(settings)
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    structlog.configure(
+        processors=[*processors, *renderers],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=processors,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=level, force=True)
+
+
+def _renderers(settings: Settings) -> list[structlog.typing.Processor]:
+    """Make what writes a log entry as one line for machines, or for people."""
+    if settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty()):
+        colors, traceback = sys.stderr.isatty(), structlog.dev.plain_traceback
+        return [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=traceback)]
+    no_locals = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    return [structlog.processors.ExceptionRenderer(no_locals), structlog.processors.JSONRenderer()]

@@ -1,0 +1,1 @@
+"""Agent executions: one module per command, one for queries, one for streams."""

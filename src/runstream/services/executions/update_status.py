@@ -1,0 +1,108 @@
+"""UpdateStatus: the hot path. Nothing in it grows with the execution, until it ends or FULL is asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runstream.model.errors import FailedPrecondition, FieldViolation, ResourceExhausted
+from runstream.model.merge import REPLACEABLE_FIELDS, normalise_delta
+from runstream.model.phases import check_transition
+from runstream.pipeline.validation import invalid_fields
+from runstream.services.executions.loading import LOADED, AnswerExecution, answer_unchanged
+from runstream.v1.agent_execution_pb2 import CHANGE_AUTHOR_RUNNER, AgentExecution
+
+if TYPE_CHECKING:
+    from runstream.model.ids import IdSource
+    from runstream.pipeline.context import RequestContext
+    from runstream.services.executions.changes import StatusChange
+    from runstream.v1.agent_execution_service_pb2 import AgentExecutionUpdateStatusInput
+
+    StatusContext = RequestContext[AgentExecutionUpdateStatusInput, AgentExecution]
+
+LARGEST_DELTA_BYTES = 4 << 20
+
+
+class CheckReplaceMask:
+    """Refuses to replace a part of a field, which the rule in the proto lets through. INVALID_ARGUMENT."""
+
+    async def __call__(self, context: StatusContext) -> None:
+        """Compare the paths with the fields that can be replaced."""
+        parts = sorted(set(context.request.replace_mask.paths) - REPLACEABLE_FIELDS)
+        if parts:
+            told = f"must name whole fields, not {', '.join(parts)}"
+            raise invalid_fields([FieldViolation("replace_mask", told, "field_mask.in")])
+
+
+class LimitDeltaSize:
+    """Refuses a delta of more than 4 MiB. RESOURCE_EXHAUSTED, reason STATUS_DELTA_TOO_LARGE."""
+
+    async def __call__(self, context: StatusContext) -> None:
+        """Measure the delta."""
+        size = context.request.status.ByteSize()
+        if size > LARGEST_DELTA_BYTES:
+            told = f"is {size} bytes, at most {LARGEST_DELTA_BYTES} are taken; send it in parts"
+            raise ResourceExhausted(
+                "STATUS_DELTA_TOO_LARGE",
+                f"status: {told}",
+                fields=[FieldViolation("status", told, "STATUS_DELTA_TOO_LARGE")],
+            )
+
+
+class AnswerRepeatedSequence:
+    """Answers a sequence that was taken already with the current state, and changes nothing."""
+
+    def __init__(self, answer: AnswerExecution) -> None:
+        self._answer = answer
+
+    async def __call__(self, context: StatusContext) -> AgentExecution | None:
+        """Compare the sequence with the last one taken from this attempt."""
+        head, request = context.value(LOADED).head, context.request
+        if not request.sequence or request.attempt not in (0, head.status.attempt):
+            return None
+        if request.sequence > head.last_sequence:
+            return None
+        return await answer_unchanged(context, self._answer)
+
+
+class CheckAttempt:
+    """Refuses a caller that works for another attempt. FAILED_PRECONDITION, reason STALE_ATTEMPT."""
+
+    async def __call__(self, context: StatusContext) -> None:
+        """Compare the attempts."""
+        loaded, given = context.value(LOADED), context.request.attempt
+        current = loaded.head.status.attempt
+        if given not in (0, current):
+            raise FailedPrecondition(
+                "STALE_ATTEMPT",
+                f"The status is of attempt {given}, but execution {loaded.id} is at attempt"
+                f" {current}. Stop working on it.",
+                metadata={"id": loaded.id, "attempt": str(current)},
+            )
+
+
+class CheckTransition:
+    """Refuses a phase that cannot follow. FAILED_PRECONDITION, reasons INVALID_TRANSITION, EXECUTION_TERMINAL."""
+
+    async def __call__(self, context: StatusContext) -> None:
+        """Compare the phases."""
+        check_transition(context.value(LOADED).phase, context.request.status.phase)
+
+
+class StageStatus:
+    """Stages the delta: ids given, output fields filled in, head moved."""
+
+    def __init__(self, status_change: StatusChange, ids: IdSource) -> None:
+        self._status_change = status_change
+        self._ids = ids
+
+    async def __call__(self, context: StatusContext) -> None:
+        """Add the change to the transaction."""
+        request = context.request
+        await self._status_change.stage(
+            context,
+            context.value(LOADED),
+            normalise_delta(request.status, self._ids.new),
+            author=CHANGE_AUTHOR_RUNNER,
+            replace=request.replace_mask.paths,
+            sequence=request.sequence,
+        )

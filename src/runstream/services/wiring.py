@@ -1,0 +1,50 @@
+"""What the services are wired to: one value, made by the composition root."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from google.protobuf.message import Message
+
+from runstream.pipeline.engine import Pipeline
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runstream.dispatch.housekeeping import Purger
+    from runstream.feed.follow import Follower
+    from runstream.feed.hub import Hub
+    from runstream.feed.recency import Recency
+    from runstream.model.clock import Clock
+    from runstream.model.ids import IdSource
+    from runstream.pipeline.context import Q, S
+    from runstream.pipeline.engine import Step, StepObserver
+    from runstream.storage.executions import Executions
+    from runstream.storage.folds import Folds
+    from runstream.storage.store import Store
+
+A = TypeVar("A", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """The store and what reads it, the feed, the clock, the id source, and who is told of step times."""
+
+    store: Store
+    folds: Folds
+    executions: Executions
+    hub: Hub
+    recency: Recency
+    follower: Follower
+    purger: Purger
+    ids: IdSource
+    clock: Clock
+    observe: StepObserver
+    #: How long a runner has to comply with a cancel, in seconds.
+    cancel_grace: float
+
+    def pipeline(self, name: str, steps: Sequence[Step[Q, S, A]], answer: type[A]) -> Pipeline[Q, S, A]:
+        """Make a command of steps; `answer` is the message it answers with."""
+        _ = answer
+        return Pipeline(name, steps, store=self.store, now=self.clock.now, observe=self.observe)

@@ -1,0 +1,110 @@
+"""Settings of the server: from flags, else the environment (``RUNSTREAM_*``), else a TOML file, else the defaults."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+_MIB = 1 << 20
+
+
+class Settings(BaseSettings):
+    """What `runstream serve` can be told. Flags are given to the constructor."""
+
+    model_config = SettingsConfigDict(env_prefix="RUNSTREAM_", extra="forbid", frozen=True)
+
+    listen: str = Field("127.0.0.1:7400", description="Address to listen on, HOST:PORT; port 0 chooses one.")
+    data: Path = Field(Path("runstream-data"), description="Folder that everything is stored in.")
+    tls_cert: Path | None = Field(None, description="PEM file with the server's certificate chain.")
+    tls_key: Path | None = Field(None, description="PEM file with the certificate's private key.")
+    tls_client_ca: Path | None = Field(None, description="PEM file with the CA whose certificates clients must show.")
+    allow_plaintext_network: bool = Field(
+        default=False,
+        description="Listen beyond this machine without TLS. Anyone on the way can then read and change"
+        " everything, secrets included.",
+    )
+    max_message_bytes: int = Field(8 * _MIB, ge=_MIB, le=1 << 30, description="Largest request taken, in bytes.")
+    cancel_grace: float = Field(30.0, ge=0, le=86_400, description="Seconds a runner has to comply with a cancel.")
+    drain_timeout: float = Field(
+        10.0, ge=0, le=3_600, description="Seconds that running calls have to end at shutdown."
+    )
+    fold_cache_bytes: int = Field(64 * _MIB, ge=0, description="Memory for folded states of live executions, in bytes.")
+    log_format: Literal["auto", "console", "json"] = Field(
+        "auto", description="Console for people, JSON for machines; auto chooses by the terminal."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+
+    @field_validator("listen")
+    @classmethod
+    def _check_listen(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if not host or not port.isdigit() or int(port) > 65_535:  # noqa: PLR2004  # the largest port
+            raise ValueError(f"must be HOST:PORT, as in 127.0.0.1:7400 or [::1]:7400, not {value!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Settings:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key must be given together")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ValueError("tls_client_ca needs tls_cert and tls_key")
+        if not self.loopback and self.tls_cert is None and not self.allow_plaintext_network:
+            raise ValueError(
+                f"{self.listen} can be reached from other machines: give tls_cert and tls_key, or say with"
+                " allow_plaintext_network that anyone on the way may read and change everything, secrets included"
+            )
+        return self
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach the address."""
+        host = self.listen.rpartition(":")[0].strip("[]")
+        if host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return False
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Put flags before the environment, and the environment before the file."""
+        _ = dotenv_settings, file_secret_settings
+        file = cls.model_config.get("toml_file")
+        sources = (init_settings, env_settings)
+        return (*sources, TomlConfigSettingsSource(settings_cls)) if file else sources
+
+
+def load_settings(config: Path | None, **flags: Any) -> Settings:  # noqa: ANN401  # a flag of any type
+    """Load the settings; a flag that is None was not given. ValueError, with every field that is wrong."""
+    if config is None:
+        return Settings(**_given(flags))
+    if not config.is_file():
+        raise ValueError(f"there is no file {config}")
+
+    class FileSettings(Settings):
+        """The settings with this file behind the environment."""
+
+        model_config = SettingsConfigDict(toml_file=config)
+
+    return FileSettings(**_given(flags))
+
+
+def _given(flags: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in flags.items() if value is not None}

@@ -1,0 +1,116 @@
+"""The hub: a flag for each reader, raised by every commit, and nothing kept of those who have gone."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import ExitStack
+
+import pytest
+
+from runstream.feed.hub import ANY_EXECUTION, Hub, Wake
+from runstream.model.errors import Unavailable
+
+
+async def test_a_wake_before_the_wait_is_not_missed() -> None:
+    """A flag that went up while its reader was busy is up when the reader comes to wait."""
+    hub = Hub()
+    with hub.listen("one") as wake:
+        wake.clear()
+        hub.wake("one")
+        async with asyncio.timeout(10):
+            await wake.wait()
+
+
+async def test_many_wakes_are_one_flag() -> None:
+    """A reader that was busy during many commits is woken once."""
+    hub = Hub()
+    with hub.listen("one") as wake:
+        for _ in range(1000):
+            hub.wake("one")
+        await wake.wait()
+        wake.clear()
+        assert await _would_wait(wake)
+
+
+async def test_a_wake_reaches_all_readers_of_its_topic_and_no_others() -> None:
+    """Readers of other executions, and of all executions, sleep on."""
+    hub = Hub()
+    with ExitStack() as stack:
+        wakes = [stack.enter_context(hub.listen(topic)) for topic in ("one", "one", "two", ANY_EXECUTION)]
+        hub.wake("one")
+        assert [await _would_wait(wake) for wake in wakes] == [False, False, True, True]
+
+
+async def test_a_waiting_reader_goes_on_when_it_is_woken() -> None:
+    """The flag ends a wait that has begun."""
+    hub = Hub()
+    with hub.listen("one") as wake:
+        waiting = asyncio.create_task(wake.wait())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        hub.wake("one")
+        async with asyncio.timeout(10):
+            await waiting
+
+
+def test_a_wake_that_nobody_waits_for_costs_nothing() -> None:
+    """Nothing is kept for readers that may come."""
+    hub = Hub()
+    hub.wake("one")
+    assert hub.listeners == 0
+
+
+def test_a_reader_that_goes_is_forgotten() -> None:
+    """The hub counts those who listen; one that leaves, even by an error, takes its topic with it."""
+    hub = Hub()
+    with hub.listen("one"), hub.listen("one"), hub.listen("two"):
+        assert hub.listeners == 3
+    assert hub.listeners == 0
+    with pytest.raises(KeyError), hub.listen("one"):
+        raise KeyError
+    assert hub.listeners == 0
+
+
+async def test_closing_ends_every_reader_also_one_that_waits() -> None:
+    """All are woken, and told to come back later."""
+    hub = Hub()
+    with hub.listen("one") as wake:
+        waiting = asyncio.create_task(wake.wait())
+        await asyncio.sleep(0)
+        hub.close()
+        async with asyncio.timeout(10):
+            await waiting
+        with pytest.raises(Unavailable) as told:
+            wake.clear()
+        assert told.value.reason == "SHUTTING_DOWN"
+
+
+async def test_a_reader_that_comes_after_closing_is_ended_too() -> None:
+    """It does not wait for a wake that will not come."""
+    hub = Hub()
+    hub.close()
+    with hub.listen("one") as wake:
+        async with asyncio.timeout(10):
+            await wake.wait()
+        with pytest.raises(Unavailable):
+            wake.clear()
+
+
+async def test_a_commit_after_closing_does_not_open_the_hub_again() -> None:
+    """Closed stays closed."""
+    hub = Hub()
+    with hub.listen("one") as wake:
+        hub.close()
+        hub.wake("one")
+        with pytest.raises(Unavailable):
+            wake.clear()
+
+
+async def _would_wait(wake: Wake) -> bool:
+    """Tell whether a wait would not return at once."""
+    waiting = asyncio.create_task(wake.wait())
+    await asyncio.sleep(0)
+    waits = not waiting.done()
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    return waits

@@ -1,0 +1,120 @@
+"""A real server inside the test's event loop, and a real client of it over loopback."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RequestInfo
+from google.rpc.status_pb2 import Status
+from grpc import aio
+
+from runstream.server import Server
+from runstream.settings import Settings
+from runstream.v1 import (
+    agent_execution_service_pb2_grpc,
+    agent_instance_service_pb2_grpc,
+    agent_service_pb2_grpc,
+    session_service_pb2_grpc,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable
+    from pathlib import Path
+
+    from runstream.model.clock import Clock
+    from runstream.services.executions.commands import AgentExecutionCommands
+    from runstream.storage.store import Store
+
+
+class Client:
+    """The stubs of all services on one channel."""
+
+    def __init__(self, address: str, channel: aio.Channel | None = None) -> None:
+        self.channel = channel or aio.insecure_channel(address, options=[("grpc.max_receive_message_length", -1)])
+        channel = self.channel
+        self.agents = agent_service_pb2_grpc.AgentCommandControllerStub(channel)
+        self.agent_queries = agent_service_pb2_grpc.AgentQueryControllerStub(channel)
+        self.instances = agent_instance_service_pb2_grpc.AgentInstanceCommandControllerStub(channel)
+        self.instance_queries = agent_instance_service_pb2_grpc.AgentInstanceQueryControllerStub(channel)
+        self.sessions = session_service_pb2_grpc.SessionCommandControllerStub(channel)
+        self.session_queries = session_service_pb2_grpc.SessionQueryControllerStub(channel)
+        self.executions = agent_execution_service_pb2_grpc.AgentExecutionCommandControllerStub(channel)
+        self.queries = agent_execution_service_pb2_grpc.AgentExecutionQueryControllerStub(channel)
+
+
+class Serving:
+    """A running server and a client of it."""
+
+    def __init__(self, server: Server, client: Client) -> None:
+        self.server = server
+        self.client = client
+
+    @property
+    def store(self) -> Store:
+        """The server's own store, for what no query shows."""
+        return self.server._store  # noqa: SLF001  # a test may look
+
+    @property
+    def commands(self) -> AgentExecutionCommands:
+        """The server's own commands on executions, for what time alone calls."""
+        return self.server._commands  # noqa: SLF001  # a test may look
+
+
+@asynccontextmanager
+async def serving(data: Path, clock: Clock | None = None, **settings: Any) -> AsyncIterator[Serving]:  # noqa: ANN401
+    """Run a server on the data folder for the length of the block."""
+    settings.setdefault("drain_timeout", 1)  # a fiftieth of it is spent at every end of a test
+    server = await Server.start(Settings(listen="127.0.0.1:0", data=data, **settings), clock)
+    client = Client(server.address)
+    try:
+        yield Serving(server, client)
+    finally:
+        await client.channel.close()
+        await server.stop()
+
+
+class Refusal:
+    """What a client learns of a refused call."""
+
+    def __init__(self, error: aio.AioRpcError) -> None:
+        self.code = error.code()
+        self.message = error.details() or ""
+        self.reason = ""
+        self.request_id = ""
+        self.metadata: dict[str, str] = {}
+        self.fields: dict[str, str] = {}
+        for key, value in error.trailing_metadata() or ():
+            if key == "grpc-status-details-bin":
+                self._read(Status.FromString(value))
+
+    def _read(self, status: Status) -> None:
+        for detail in status.details:
+            info, request, call = ErrorInfo(), BadRequest(), RequestInfo()
+            if detail.Unpack(info):
+                self.reason, self.metadata = info.reason, dict(info.metadata)
+            elif detail.Unpack(call):
+                self.request_id = call.request_id
+            elif detail.Unpack(request):
+                self.fields = {violation.field: violation.reason for violation in request.field_violations}
+
+
+async def refusal(call: Awaitable[Any]) -> Refusal:
+    """Await a call that must be refused; return what the client learns."""
+    try:
+        answer = await call
+    except aio.AioRpcError as error:
+        return Refusal(error)
+    raise AssertionError(f"the call was answered: {answer}")
+
+
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+MISSING = grpc.StatusCode.NOT_FOUND
+EXISTS = grpc.StatusCode.ALREADY_EXISTS
+PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
+ABORTED = grpc.StatusCode.ABORTED
+EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
+UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+OUT_OF_RANGE = grpc.StatusCode.OUT_OF_RANGE
+INTERNAL = grpc.StatusCode.INTERNAL

@@ -1,0 +1,180 @@
+"""Settings: where they come from, in which order, and what is refused with which words."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from runstream.settings import Settings, load_settings
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no setting of the machine's reach a test."""
+    for name in os.environ:
+        if name.startswith("RUNSTREAM_"):
+            monkeypatch.delenv(name)
+
+
+def refused(config: Path | None = None, /, **flags: Any) -> str:  # noqa: ANN401  # a flag of any type
+    """Load settings that must be refused; return what is told."""
+    with pytest.raises(ValueError) as told:  # noqa: PT011  # the caller looks at what is told
+        load_settings(config, **flags)
+    return str(told.value)
+
+
+def test_without_anything_the_server_is_for_this_machine_alone() -> None:
+    """The defaults listen on loopback, in plain text, and keep the data beside the process."""
+    settings = load_settings(None)
+    assert settings.listen == "127.0.0.1:7400"
+    assert settings.loopback
+    assert settings.data == Path("runstream-data")
+    assert (settings.tls_cert, settings.tls_key, settings.tls_client_ca) == (None, None, None)
+    assert (settings.cancel_grace, settings.max_message_bytes) == (30.0, 8 << 20)
+    assert (settings.log_format, settings.log_level) == ("auto", "info")
+
+
+def test_a_flag_goes_before_the_environment_and_that_before_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each source counts where those before it say nothing."""
+    config = tmp_path / "runstream.toml"
+    config.write_text('log_level = "debug"\nlog_format = "json"\ncancel_grace = 5\ndata = "from-file"\n')
+    monkeypatch.setenv("RUNSTREAM_LOG_FORMAT", "console")
+    monkeypatch.setenv("RUNSTREAM_CANCEL_GRACE", "6.5")
+    settings = load_settings(config, cancel_grace=7.0, log_level=None)
+    assert settings.cancel_grace == 7.0
+    assert settings.log_format == "console"
+    assert settings.log_level == "debug"
+    assert settings.data == Path("from-file")
+    assert settings.listen == "127.0.0.1:7400"
+
+
+def test_the_environment_counts_without_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every setting can be given by its name in upper case behind RUNSTREAM_."""
+    monkeypatch.setenv("RUNSTREAM_LISTEN", "127.0.0.1:1")
+    monkeypatch.setenv("RUNSTREAM_DATA", "/somewhere")
+    monkeypatch.setenv("RUNSTREAM_MAX_MESSAGE_BYTES", str(1 << 20))
+    monkeypatch.setenv("RUNSTREAM_ALLOW_PLAINTEXT_NETWORK", "true")
+    settings = load_settings(None)
+    assert (settings.listen, settings.data) == ("127.0.0.1:1", Path("/somewhere"))
+    assert (settings.max_message_bytes, settings.allow_plaintext_network) == (1 << 20, True)
+
+
+def test_another_variable_of_the_environment_is_no_hindrance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variables that begin alike and are no settings, as the command line's own, are left alone."""
+    monkeypatch.setenv("RUNSTREAM_SOMETHING_ELSE", "x")
+    assert load_settings(None).listen == "127.0.0.1:7400"
+
+
+def test_one_file_does_not_outlive_its_settings(tmp_path: Path) -> None:
+    """Settings loaded without a file know nothing of one that was loaded before."""
+    config = tmp_path / "runstream.toml"
+    config.write_text('log_level = "debug"\n')
+    assert load_settings(config).log_level == "debug"
+    assert load_settings(None).log_level == "info"
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    """A file that was named and is not there, or is a folder, is no empty file."""
+    assert refused(tmp_path / "nowhere.toml") == f"there is no file {tmp_path / 'nowhere.toml'}"
+    assert "there is no file" in refused(tmp_path)
+
+
+def test_a_file_that_cannot_be_read_as_toml_is_refused(tmp_path: Path) -> None:
+    """What is no TOML is refused where it is wrong."""
+    config = tmp_path / "runstream.toml"
+    config.write_text("listen = \n")
+    assert "line 1" in refused(config)
+
+
+def test_a_setting_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    """A misspelt setting in a file, or as a flag, is told by its name and not ignored."""
+    config = tmp_path / "runstream.toml"
+    config.write_text('listne = "127.0.0.1:1"\n')
+    assert "listne" in refused(config)
+    assert "listne" in refused(listne="127.0.0.1:1")
+
+
+@pytest.mark.parametrize("listen", ["", "7400", ":7400", "localhost", "localhost:", "localhost:x", "localhost:65536"])
+def test_an_address_that_is_none_is_refused(listen: str) -> None:
+    """An address is a host and a port; the refusal shows what was given and how it should read."""
+    told = refused(listen=listen)
+    assert "must be HOST:PORT, as in 127.0.0.1:7400 or [::1]:7400" in told
+    assert repr(listen) in told
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:0", "127.9.9.9:7400", "localhost:7400", "[::1]:65535"])
+def test_an_address_of_this_machine_needs_no_tls(listen: str) -> None:
+    """Loopback, by whatever name, is served in plain text."""
+    assert load_settings(None, listen=listen).loopback
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:7400", "10.0.0.1:7400", "[::]:7400", "host.example:7400", "127.0.0.256:1"])
+def test_an_address_that_others_can_reach_needs_tls_or_consent(listen: str, tmp_path: Path) -> None:
+    """Beyond loopback, plain text needs a flag that says what it gives up; with TLS it does not."""
+    told = refused(listen=listen)
+    assert f"{listen} can be reached from other machines" in told
+    assert "tls_cert and tls_key" in told
+    assert "allow_plaintext_network" in told
+    assert "secrets included" in told
+    assert not load_settings(None, listen=listen, allow_plaintext_network=True).loopback
+    pem = tmp_path / "x.pem"
+    assert load_settings(None, listen=listen, tls_cert=pem, tls_key=pem).tls_cert == pem
+
+
+def test_half_of_a_certificate_is_refused(tmp_path: Path) -> None:
+    """Certificate and key go together, and a client authority needs both."""
+    pem = tmp_path / "x.pem"
+    assert "tls_cert and tls_key must be given together" in refused(tls_cert=pem)
+    assert "tls_cert and tls_key must be given together" in refused(tls_key=pem)
+    assert "tls_client_ca needs tls_cert and tls_key" in refused(tls_client_ca=pem)
+    assert load_settings(None, tls_cert=pem, tls_key=pem, tls_client_ca=pem).tls_client_ca == pem
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [
+        ("max_message_bytes", 1 << 20, 1 << 30),
+        ("cancel_grace", 0, 86_400),
+        ("drain_timeout", 0, 3_600),
+    ],
+)
+def test_a_number_out_of_range_is_refused(name: str, low: int, high: int) -> None:
+    """Both ends of a range are taken, what is beyond is refused by name."""
+    for number in (low, high):
+        assert getattr(load_settings(None, **{name: number}), name) == number
+    for number in (low - 1, high + 1):
+        assert name in refused(**{name: number})
+
+
+@pytest.mark.parametrize(("name", "value"), [("log_format", "xml"), ("log_level", "loud"), ("fold_cache_bytes", -1)])
+def test_a_value_that_there_is_not_is_refused(name: str, value: object) -> None:
+    """A value outside of what a setting knows is refused by name."""
+    assert name in refused(**{name: value})
+
+
+def test_everything_wrong_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong settings of all sources are in one refusal."""
+    config = tmp_path / "runstream.toml"
+    config.write_text('log_level = "loud"\n')
+    monkeypatch.setenv("RUNSTREAM_CANCEL_GRACE", "soon")
+    told = refused(config, listen="nowhere")
+    assert all(name in told for name in ("log_level", "cancel_grace", "listen"))
+
+
+def test_settings_do_not_change() -> None:
+    """What was loaded stays as it was loaded."""
+    settings: Any = load_settings(None)
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.listen = "127.0.0.1:1"
+
+
+def test_every_setting_is_described() -> None:
+    """Each setting says what it is; the command line shows it as the help of its flag."""
+    undescribed = [name for name, field in Settings.model_fields.items() if not field.description]
+    assert undescribed == []
