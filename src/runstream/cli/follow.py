@@ -1,0 +1,113 @@
+"""Following an execution: its changes, each once and in order, however often the connection is lost.
+
+The cursor is the revision of the last change; a lost connection is resumed after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import grpc
+from grpc.aio import AioRpcError
+
+from runstream.cli.failure import is_lost_connection
+from runstream.cli.patience import Patience
+from runstream.v1.agent_execution_pb2 import ExecutionChange
+from runstream.v1.agent_execution_service_pb2 import WatchAgentExecutionRequest
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from grpc.aio import UnaryStreamCall
+
+    from runstream.cli.client import Client
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The connection was lost after a revision; the first of an outage says so."""
+
+    after: int
+    first: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """The connection is back, and goes on after a revision."""
+
+    after: int
+
+
+Happening: TypeAlias = ExecutionChange | Lost | Resumed
+
+
+@dataclass(slots=True)
+class Follower:
+    """Follows one execution from a cursor."""
+
+    client: Client
+    execution_id: str
+    after: int
+    """The cursor; moves with every change."""
+
+    from_snapshot: bool
+    """Begin with the state instead of all changes, while the cursor is 0."""
+
+    retry_for: float
+    """How many seconds to try again after the connection was lost."""
+
+    connected: bool = False
+    """Whether the server was reached before: else a first failure is final."""
+
+    async def happenings(self) -> AsyncGenerator[Happening, None]:
+        """Yield the changes, and what happens to the connection; ends after the last change.
+
+        Raises `AioRpcError` for what the server refused, and when patience has run out.
+        """
+        patience = Patience(self.retry_for)
+        while True:
+            call = self._call()
+            try:
+                if await self._opened(call):
+                    self.connected = True
+                    if patience.lost:
+                        patience.resumed()
+                        yield Resumed(self.after)
+                async for change in call:
+                    self.after = change.revision
+                    yield change
+            except AioRpcError as error:
+                first, delay = not patience.lost, patience.next_delay()
+                if not self.connected or delay is None or not is_lost_connection(error):
+                    raise
+                yield Lost(self.after, first)
+            else:
+                return
+            finally:
+                call.cancel()
+            await asyncio.sleep(delay)
+
+    def _call(self) -> UnaryStreamCall[WatchAgentExecutionRequest, ExecutionChange]:
+        return self.client.queries.Watch(
+            WatchAgentExecutionRequest(
+                execution_id=self.execution_id,
+                after_revision=self.after,
+                from_snapshot=self.from_snapshot and self.after == 0,
+            )
+        )
+
+    async def _opened(self, call: UnaryStreamCall[WatchAgentExecutionRequest, ExecutionChange]) -> bool:
+        """Wait until the call has a connection; False when it failed instead.
+
+        A server answers a watch only when there is something to see, which may take a while.
+        """
+        answered = asyncio.ensure_future(call.initial_metadata())
+        ready = asyncio.ensure_future(self.client.channel.channel_ready())
+        try:
+            await asyncio.wait({answered, ready}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            answered.cancel()
+            ready.cancel()
+        return not call.done() or await call.code() is grpc.StatusCode.OK

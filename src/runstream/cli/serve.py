@@ -1,0 +1,146 @@
+"""`runstream serve`: the one command that starts a server instead of calling one."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from runstream.cli.exit_codes import ExitCode
+from runstream.cli.plain_text import clean
+
+_TLS = "TLS"
+_LOG = "Logging"
+
+
+class LogFormat(StrEnum):
+    """How the server logs."""
+
+    AUTO = "auto"
+    CONSOLE = "console"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """From which level on the server logs."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def serve(  # noqa: PLR0913 — one parameter per setting
+    *,
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", help="The address to listen on; port 0 takes a free one. Default: 127.0.0.1:7400."
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where everything is stored. Default: ./runstream-data."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A TOML file with settings, named as these options with underscores."),
+    ] = None,
+    max_message_bytes: Annotated[
+        int | None, typer.Option(metavar="BYTES", help="The largest request that is taken. Default: 8 MiB.")
+    ] = None,
+    cancel_grace: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="How long a runner has to give up what was cancelled. Default: 30."),
+    ] = None,
+    drain_timeout: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="How long running calls may take when the server stops. Default: 10."),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The server's certificate chain (PEM).", rich_help_panel=_TLS),
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Its private key (PEM).", rich_help_panel=_TLS)
+    ] = None,
+    tls_client_ca: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Let in only clients with a certificate of this authority (PEM).",
+            rich_help_panel=_TLS,
+        ),
+    ] = None,
+    allow_plaintext_network: Annotated[
+        bool,
+        typer.Option(
+            "--allow-plaintext-network",
+            help="Listen on an address that other machines reach, without TLS. Anyone on the path can then read and"
+            " change everything, secrets included.",
+            rich_help_panel=_TLS,
+        ),
+    ] = False,
+    log_format: Annotated[
+        LogFormat | None,
+        typer.Option(help="auto: console on a terminal, else json.", rich_help_panel=_LOG),
+    ] = None,
+    log_level: Annotated[
+        LogLevel | None, typer.Option(help="From which level on. Default: info.", rich_help_panel=_LOG)
+    ] = None,
+) -> None:
+    """Start a server; SIGTERM or Ctrl-C stops it gracefully.
+
+    Every option can also be set in the environment, as in RUNSTREAM_DATA, or in a TOML file. An option goes before the
+    environment, the environment before the file.
+    """
+    # A server and all that it needs is loaded here, and only here.
+    from runstream.server import serve as run_server  # noqa: PLC0415
+    from runstream.settings import load_settings  # noqa: PLC0415
+
+    try:
+        settings = load_settings(
+            config,
+            listen=listen,
+            data=data,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            tls_client_ca=tls_client_ca,
+            allow_plaintext_network=allow_plaintext_network or None,
+            max_message_bytes=max_message_bytes,
+            cancel_grace=cancel_grace,
+            drain_timeout=drain_timeout,
+            log_format=log_format and log_format.value,
+            log_level=log_level and log_level.value,
+        )
+    except ValueError as error:
+        _refuse(_wrong_settings(error), ExitCode.USAGE)
+    try:
+        run_server(settings)
+    except Exception as error:  # noqa: BLE001 — whatever keeps a server from starting is told on a line
+        _refuse(_told(error), ExitCode.CALL_FAILED)
+
+
+def _refuse(message: str, code: ExitCode) -> NoReturn:
+    typer.echo(f"error: {clean(message)}", err=True)
+    raise typer.Exit(code)
+
+
+def _wrong_settings(error: ValueError) -> str:
+    """Return what is wrong with the settings: a line for each when there are several."""
+    from pydantic import ValidationError  # noqa: PLC0415 — loaded with the settings alone
+
+    if not isinstance(error, ValidationError):
+        return str(error)
+    lines = []
+    for fault in error.errors(include_url=False, include_input=False):
+        place = ".".join(str(part) for part in fault["loc"])
+        what = fault["msg"].removeprefix("Value error, ")
+        lines.append(f"{place}: {what}" if place else what)
+    return "\n  ".join(lines)
+
+
+def _told(error: Exception) -> str:
+    """Return the message of an error that has one for people, else also what it is."""
+    has_words = isinstance(error, OSError) or type(error).__module__.startswith("runstream.")
+    return str(error) if has_words else f"{type(error).__name__}: {error}"
