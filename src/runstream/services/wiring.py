@@ -12,9 +12,7 @@ from runstream.pipeline.engine import Pipeline
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runstream.dispatch.housekeeping import Purger
     from runstream.feed.follow import Follower
-    from runstream.feed.hub import Hub
     from runstream.feed.recency import Recency
     from runstream.model.clock import Clock
     from runstream.model.ids import IdSource
@@ -34,10 +32,8 @@ class Wiring:
     store: Store
     folds: Folds
     executions: Executions
-    hub: Hub
     recency: Recency
     follower: Follower
-    purger: Purger
     ids: IdSource
     clock: Clock
     observe: StepObserver
