@@ -107,10 +107,12 @@ def test_what_list_prints_can_be_applied(cli: CommandLine, name: str) -> None:
 
 def test_an_agent_in_use_is_deleted_with_what_uses_it(cli: CommandLine, agent: str) -> None:
     execution = cli.ok("run", agent, "x", "--detach").out.strip()
-    refused = cli("agent", "delete", agent)
+    unasked = cli("agent", "delete", agent, "--cascade")
+    assert (unasked.code, "add --yes" in unasked.err) == (2, True)
+    refused = cli("agent", "delete", agent, "--yes")
     assert refused.code == 1
     assert "reason:" in refused.err
-    assert "deleted" in cli.ok("agent", "delete", agent, "--cascade").out
+    assert "deleted" in cli.ok("agent", "delete", agent, "--cascade", "--yes").out
     assert cli("get", execution).code == 1
 
 

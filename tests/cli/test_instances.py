@@ -29,7 +29,7 @@ def test_the_instances_of_an_agent_are_listed(cli: CommandLine, agent: str) -> N
 
 def test_an_instance_is_deleted(cli: CommandLine, agent: str) -> None:
     cli.ok("instance", "create", f"{agent}-i", "--agent", agent)
-    assert "deleted" in cli.ok("instance", "delete", f"{agent}-i").out
+    assert "deleted" in cli.ok("instance", "delete", f"{agent}-i", "--yes").out
     assert cli("instance", "get", f"{agent}-i").code == 1
 
 

@@ -47,8 +47,8 @@ def test_a_session_goes_on(cli: CommandLine, agent: str, instance: str) -> None:
     session_id = cli.json("session", "create", "--instance", instance)["metadata"]["id"]
     run = cli.json("run", agent, "x", "--session", session_id, "--detach")
     assert run["spec"]["session_id"] == session_id
-    assert cli("session", "delete", session_id).code == 1
-    cli.ok("session", "delete", session_id, "--cascade")
+    assert cli("session", "delete", session_id, "--yes").code == 1
+    cli.ok("session", "delete", session_id, "--cascade", "--yes")
     assert cli("session", "get", session_id).code == 1
 
 

@@ -117,6 +117,6 @@ def test_what_does_not_exist_is_not_waited_for(cli: CommandLine) -> None:
 def test_a_deletion_ends_it(cli: CommandLine, execution: str) -> None:
     watch = cli.start("watch", execution)
     watch.wait_for("phase PENDING")
-    cli.ok("delete", execution)
+    cli.ok("delete", execution, "--yes")
     assert watch.wait() == 1
     assert "reason: EXECUTION_DELETED" in watch.output

@@ -79,9 +79,11 @@ async def delete(client: Client, kind: Kind[R], name: str, org: str, *, cascade:
 
 
 def confirm(what: Sequence[str], consequence: str, *, yes: bool) -> None:
-    """Ask on a terminal whether to go on. Raises `Failure` when the answer is no."""
-    if yes or not sys.stdin.isatty():
+    """Ask whether to go on. Raises `Failure` when the answer is no, `Misuse` when there is no terminal to ask on."""
+    if yes:
         return
+    if not sys.stdin.isatty():
+        raise Misuse("nothing was deleted: there is no terminal to ask on; add --yes")
     question = f"Delete {', '.join(what)}{consequence}?"
     if not typer.confirm(clean(question), err=True):
         raise Failure("nothing was deleted", code="DECLINED")
