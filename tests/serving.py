@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runstream.model.clock import Clock
-    from runstream.services.executions.commands import AgentExecutionCommands
+    from runstream.services.executions.controls import AgentExecutionControls
     from runstream.storage.store import Store
 
 
@@ -57,9 +57,9 @@ class Serving:
         return self.server._store  # noqa: SLF001  # a test may look
 
     @property
-    def commands(self) -> AgentExecutionCommands:
-        """The server's own commands on executions, for what time alone calls."""
-        return self.server._commands  # noqa: SLF001  # a test may look
+    def controls(self) -> AgentExecutionControls:
+        """The server's own controls of executions, for what time alone calls."""
+        return self.server._controls  # noqa: SLF001  # a test may look
 
 
 @asynccontextmanager

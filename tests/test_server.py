@@ -80,10 +80,10 @@ async def test_a_server_leaves_no_task_behind(tmp_path: Path) -> None:
     before = asyncio.all_tasks()
     server = await Server.start(load_settings(None, listen="127.0.0.1:0", data=tmp_path / "data"))
     chores = {task.get_name() for task in asyncio.all_tasks() - before}
-    assert {"Deadlines", "Purger", "IdempotencyExpiry"} <= chores
+    assert {"Dispatcher", "Purger", "IdempotencyExpiry"} <= chores
     await server.stop()
     left = {task.get_name() for task in asyncio.all_tasks() - before if not task.done()}
-    assert not left & {"Deadlines", "Purger", "IdempotencyExpiry"}
+    assert not left & {"Dispatcher", "Purger", "IdempotencyExpiry"}
 
 
 async def test_a_server_that_cannot_start_leaves_no_task_behind(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ async def test_a_server_that_cannot_start_leaves_no_task_behind(tmp_path: Path) 
         before = asyncio.all_tasks()
         with pytest.raises(OSError, match="cannot listen"):
             await Server.start(load_settings(None, listen=running.server.address, data=tmp_path / "second"))
-        assert not {task.get_name() for task in asyncio.all_tasks() - before} & {"Deadlines", "Purger"}
+        assert not {task.get_name() for task in asyncio.all_tasks() - before} & {"Dispatcher", "Purger"}
 
 
 async def test_the_steps_of_commands_are_timed(tmp_path: Path) -> None:

@@ -142,6 +142,7 @@ def test_half_of_a_certificate_is_refused(tmp_path: Path) -> None:
         ("max_message_bytes", 1 << 20, 1 << 30),
         ("cancel_grace", 0, 86_400),
         ("drain_timeout", 0, 3_600),
+        ("max_depth", 0, 1_000),
     ],
 )
 def test_a_number_out_of_range_is_refused(name: str, low: int, high: int) -> None:

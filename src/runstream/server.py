@@ -16,22 +16,29 @@ import grpc
 import structlog
 import uvloop
 
-from runstream.dispatch.deadlines import Deadlines
+from runstream.dispatch.dispatcher import Dispatcher
 from runstream.dispatch.housekeeping import IdempotencyExpiry, Purger
 from runstream.dispatch.system_clock import SystemClock
 from runstream.feed.announcer import Announcer
 from runstream.feed.follow import Follower
-from runstream.feed.hub import Hub
+from runstream.feed.hub import Hub, shutting_down
 from runstream.feed.recency import Recency
 from runstream.model.ids import IdSource, ulid_millis
 from runstream.model.times import to_millis
 from runstream.pipeline.timing import StepTimes
 from runstream.services.agent_instances import AgentInstanceCommands, AgentInstanceQueries
 from runstream.services.agents import AgentCommands, AgentQueries
+from runstream.services.executions.approval_timers import ApprovalTimers
+from runstream.services.executions.cancel import CancelGrace
 from runstream.services.executions.commands import AgentExecutionCommands
-from runstream.services.executions.control import CancelGrace
+from runstream.services.executions.controls import AgentExecutionControls
+from runstream.services.executions.leasing import ExecutionLeasing
 from runstream.services.executions.queries import AgentExecutionQueries
 from runstream.services.executions.streams import AgentExecutionStreams
+from runstream.services.executions.time_limit import DeadlineCommands, TimeLimits
+from runstream.services.executions.tree import Tree
+from runstream.services.runners.assignments import Assignments
+from runstream.services.runners.service import RunnerService
 from runstream.services.sessions import SessionCommands, SessionQueries
 from runstream.services.wiring import Wiring
 from runstream.storage.executions import Executions
@@ -71,9 +78,26 @@ class Server:
         self.step_times = StepTimes()
         self._wiring = self._wire()
         self._commands = AgentExecutionCommands(self._wiring)
-        self._deadlines = Deadlines(clock, self._commands.enforce_cancel)
-        self._grace = CancelGrace(store, self._deadlines)
+        self._controls = AgentExecutionControls(self._wiring)
+        self._grace = CancelGrace(store, clock, self._controls.enforce_cancel)
+        self._approvals = ApprovalTimers(store, clock, self._controls.decide_by_default)
+        self._time_limits = TimeLimits(store, clock, DeadlineCommands(self._wiring).enforce_deadline)
+        self._tree = Tree(store, self._folds, clock, self._controls)
         self._expiry = IdempotencyExpiry(store, clock)
+        self._dispatcher = Dispatcher(
+            store,
+            clock,
+            ExecutionLeasing(self._wiring).change_lease,
+            lease_seconds=settings.lease_duration,
+            backoff=settings.retry_backoff,
+            random=secrets.SystemRandom().random,
+        )
+        self._runners = RunnerService(
+            self._wiring,
+            self._dispatcher,
+            Assignments(self._wiring, self._time_limits.remaining),
+            settings.lease_duration,
+        )
         self._gate = Gate(_request_ids())
         self._grpc = GrpcServer(
             self._gate,
@@ -115,6 +139,7 @@ class Server:
         """Drain: refuse new calls, end streams with UNAVAILABLE, let running calls finish, flush, close."""
         self._gate.drain()
         await self._grpc.drain()
+        self._runners.drain(shutting_down())
         self._hub.close()
         await self._grpc.stop(self._settings.drain_timeout)
         for task in self._tasks:
@@ -133,12 +158,29 @@ class Server:
                     _LOG.warning("clock_behind_data", newest=newest, seconds=ahead // 1000)
         self._store.on_commit(Announcer(self._hub, self._wiring.recency, self._folds))
         self._store.on_commit(self._grace.on_commit)
+        self._store.on_commit(self._approvals.on_commit)
+        self._store.on_commit(self._time_limits.on_commit)
+        self._store.on_commit(self._tree.on_commit)
+        self._store.on_commit(self._dispatcher.on_commit)
         self._store.on_commit(self._purge_deleted)
         await self._grace.resume()
+        await self._approvals.resume()
+        await self._time_limits.resume()
+        await self._tree.resume()
+        await self._dispatcher.resume()
         await self._purger.resume()
 
     def _let_time_pass(self) -> None:
-        for chore in (self._deadlines, self._purger, self._expiry):
+        chores = (
+            self._grace,
+            self._approvals,
+            self._time_limits,
+            self._tree,
+            self._dispatcher,
+            self._purger,
+            self._expiry,
+        )
+        for chore in chores:
             self._tasks.append(asyncio.create_task(chore.run(), name=type(chore).__name__))
 
     def _purge_deleted(self, transaction: Transaction) -> None:
@@ -158,6 +200,7 @@ class Server:
             clock=self._clock,
             observe=self.step_times,
             cancel_grace=self._settings.cancel_grace,
+            max_depth=self._settings.max_depth,
         )
 
     def _servers(self) -> Mapping[str, tuple[object, ...]]:
@@ -166,13 +209,14 @@ class Server:
         instances = AgentInstanceCommands(wiring, sessions=sessions)
         agents = AgentCommands(wiring, instances=instances, sessions=sessions, executions=executions)
         return {
+            "RunnerController": (self._runners,),
             "AgentCommandController": (agents,),
             "AgentQueryController": (AgentQueries(wiring),),
             "AgentInstanceCommandController": (instances,),
             "AgentInstanceQueryController": (AgentInstanceQueries(wiring),),
             "SessionCommandController": (sessions,),
             "SessionQueryController": (SessionQueries(wiring),),
-            "AgentExecutionCommandController": (executions,),
+            "AgentExecutionCommandController": (executions, self._controls),
             "AgentExecutionQueryController": (
                 AgentExecutionQueries(wiring),
                 AgentExecutionStreams(wiring),

@@ -34,6 +34,19 @@ class Settings(BaseSettings):
     )
     max_message_bytes: int = Field(8 * _MIB, ge=_MIB, le=1 << 30, description="Largest request taken, in bytes.")
     cancel_grace: float = Field(30.0, ge=0, le=86_400, description="Seconds a runner has to comply with a cancel.")
+    lease_duration: float = Field(
+        15.0,
+        ge=0.2,
+        le=3_600,
+        description="Seconds without a heartbeat after which a runner has lost what it held. Runners send three in it.",
+    )
+    retry_backoff: float = Field(
+        1.0,
+        ge=0,
+        le=60,
+        description="Seconds before an execution that lost its runner is queued again; doubled each time, at most 60.",
+    )
+    max_depth: int = Field(8, ge=0, le=1_000, description="Levels of sub-executions below an execution of no parent.")
     drain_timeout: float = Field(
         10.0, ge=0, le=3_600, description="Seconds that running calls have to end at shutdown."
     )

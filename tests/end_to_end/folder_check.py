@@ -30,7 +30,12 @@ from runstream.storage.records import (
     STATUS_SNAPSHOT,
     TOMBSTONE,
 )
-from runstream.v1.agent_execution_pb2 import AgentExecution, AgentExecutionStatus, ExecutionChange
+from runstream.v1.agent_execution_pb2 import (
+    EXECUTION_FAILED,
+    AgentExecution,
+    AgentExecutionStatus,
+    ExecutionChange,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -137,7 +142,8 @@ class _Folder:
             assert bits(head.status) == bits(basic_status(state.status)), execution_id
             assert head.log_bytes == sum(change.ByteSize() for change in log), execution_id
             if execution_id in self._of(EXECUTION_SECRETS):
-                assert not is_terminal(head.status.phase), execution_id
+                # One that failed keeps them, since it can be recovered.
+                assert not is_terminal(head.status.phase) or head.status.phase == EXECUTION_FAILED, execution_id
             self._check_snapshot(execution_id, log)
             self._take_terms(EXECUTIONS, execution_id, state)
             self._contents.executions[execution_id], self._contents.logs[execution_id] = state, log

@@ -92,6 +92,7 @@ SUB_AGENTS = _some(
     id=IDS,
     status=st.integers(0, 5),
     output=TEXTS,
+    execution_id=st.sampled_from(["", "", "aex"]),
     metadata=structs(),
     attempt=SMALL,
     revision=SMALL,
@@ -135,7 +136,7 @@ _EXECUTIONS = _some(
     status=_some(AgentExecutionStatus, audit=st.builds(Audit, spec_audit=_some(AuditInfo, event=TEXTS))),
 )
 _KINDS = st.one_of(
-    st.fixed_dictionaries({"status": DELTAS, "replace_mask": MASKS}),
+    st.fixed_dictionaries({"status": DELTAS, "replace_mask": MASKS, "supersedes": SMALL}),
     st.fixed_dictionaries({"status": DELTAS}),
     st.fixed_dictionaries({"control": CONTROLS}),
     st.fixed_dictionaries({"updated": _EXECUTIONS}),

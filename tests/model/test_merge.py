@@ -21,6 +21,7 @@ from runstream.v1.agent_execution_pb2 import (
     EXECUTION_IN_PROGRESS,
     EXECUTION_PENDING,
     MESSAGE_AI,
+    MESSAGE_HUMAN,
     TOOL_CALL_COMPLETED,
     TOOL_CALL_RUNNING,
     AgentExecution,
@@ -35,7 +36,7 @@ from runstream.v1.agent_execution_pb2 import (
     Usage,
 )
 from runstream.v1.resource_pb2 import Audit, AuditActor, AuditInfo, ResourceMetadata
-from tests.model.hostile_deltas import DELTAS, MASKS, UNKNOWN_FIELD, logs
+from tests.model.hostile_deltas import DELTAS, MASKS, SMALL, UNKNOWN_FIELD, logs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -271,6 +272,59 @@ def test_a_field_that_cannot_be_replaced_is_refused_and_nothing_changes() -> Non
         with pytest.raises(ValueError, match="Cannot be replaced"):
             merge_status(state, AgentExecutionStatus(error="new"), STAMP, ["error", name])
         assert state == AgentExecutionStatus(error="kept", phase=EXECUTION_PENDING)
+
+
+def test_what_superseded_attempts_reported_for_themselves_leaves_the_state() -> None:
+    """People's messages, executions of their own and what was spent stay; so does what newer attempts began."""
+    state = AgentExecutionStatus()
+    for attempt in (0, 1, 2):
+        delta = AgentExecutionStatus(
+            messages=[
+                AgentMessage(id=f"said-{attempt}", type=MESSAGE_AI, content="x"),
+                AgentMessage(id=f"asked-{attempt}", type=MESSAGE_HUMAN, content="y"),
+            ],
+            tool_calls=[ToolCall(id=f"call-{attempt}")],
+            todos={f"todo-{attempt}": TodoItem()},
+            usage=[Usage(id=f"usage-{attempt}")],
+        )
+        delta.sub_agent_executions.add(id=f"inner-{attempt}")
+        delta.sub_agent_executions.add(id=f"outer-{attempt}", execution_id=f"aex-{attempt}")
+        merge_status(state, delta, Stamp(attempt + 1, attempt, "now"))
+    begun = AgentExecutionStatus(phase=EXECUTION_IN_PROGRESS, attempt=2)
+    merge_status(state, begun, Stamp(9, 2, "now", supersedes=1))
+    assert [message.id for message in state.messages] == ["asked-0", "asked-1", "said-2", "asked-2"]
+    assert [call.id for call in state.tool_calls] == ["call-2"]
+    assert [sub.id for sub in state.sub_agent_executions] == ["outer-0", "outer-1", "inner-2", "outer-2"]
+    assert not state.todos
+    assert [usage.id for usage in state.usage] == ["usage-0", "usage-1", "usage-2"]
+    assert (state.phase, state.attempt) == (EXECUTION_IN_PROGRESS, 2)
+
+
+def test_an_entry_that_was_superseded_may_begin_anew() -> None:
+    """The same id again is a new entry, of the new attempt, at the end, and none of the old text is in it."""
+    changes = [
+        created(),
+        ExecutionChange(revision=2, attempt=1, status=message_delta(id="m", content_append="old")),
+        ExecutionChange(revision=3, attempt=1, status=message_delta(id="n", type=MESSAGE_HUMAN, content="go on")),
+        ExecutionChange(revision=4, attempt=2, status=message_delta(id="m", content_append="new"), supersedes=1),
+    ]
+    step_by_step, at_once = folded(changes), AgentExecution()
+    fold_all(at_once, changes)
+    assert bits(step_by_step) == bits(at_once)
+    said = [(message.id, message.content, message.attempt, message.revision) for message in at_once.status.messages]
+    assert said == [("n", "go on", 1, 3), ("m", "new", 2, 4)]
+
+
+@FAST
+@given(logs(), SMALL)
+def test_after_a_supersession_nothing_of_the_attempts_is_left(changes: list[ExecutionChange], attempt: int) -> None:
+    """Whatever was there, only what the rule keeps is of a superseded attempt."""
+    state = folded(changes).status
+    merge_status(state, AgentExecutionStatus(), Stamp(99, 9, "now", supersedes=attempt + 1))
+    assert all(message.attempt > attempt + 1 or message.type == MESSAGE_HUMAN for message in state.messages)
+    assert all(call.attempt > attempt + 1 for call in state.tool_calls)
+    assert all(sub.attempt > attempt + 1 or sub.execution_id for sub in state.sub_agent_executions)
+    assert not state.todos
 
 
 # -- what holds for every delta -----------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,11 +35,23 @@ from runstream.v1.agent_execution_service_pb2 import (
     WatchAgentExecutionRequest,
 )
 from runstream.v1.resource_pb2 import ResourceId
+from tests.asking import abandoned, changes, check_fold, leased
+from tests.attached import attached
 from tests.clock import FakeClock
-from tests.making import NOWHERE, a_running_execution, an_execution, an_execution_in, delta, stored
+from tests.making import (
+    NOWHERE,
+    a_running_execution,
+    an_agent,
+    an_execution,
+    an_execution_in,
+    delta,
+    execution,
+    stored,
+)
 from tests.serving import INVALID, MISSING, PRECONDITION, Client, refusal, serving
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
 GRACE = 30.0
@@ -253,7 +266,7 @@ async def test_the_grace_period_of_what_is_deleted_ends_with_it(tmp_path: Path) 
             clock.advance(GRACE)
             forced = await last_state(client, stuck, after=3)
             for execution_id in (gone, stuck):  # as when a deadline and an end cross each other
-                await running.commands.enforce_cancel(execution_id)
+                await running.controls.enforce_cancel(execution_id)
         assert await stored(client, stuck) == forced
     assert logs == []
 
@@ -279,3 +292,96 @@ async def test_terminate_ends_what_was_asked_to_cancel(client: Client) -> None:
     answer = await client.executions.Terminate(TerminateAgentExecutionInput(id=execution_id, reason="now"))
     assert (answer.status.phase, answer.status.reason) == (EXECUTION_TERMINATED, "now")
     assert not answer.status.HasField("control")
+
+
+@pytest.mark.parametrize("phase", [EXECUTION_WAITING_FOR_APPROVAL, EXECUTION_WAITING_FOR_INPUT])
+async def test_what_waits_for_a_person_without_a_runner_ends_at_once(
+    client: Client, phase: ExecutionPhase.ValueType
+) -> None:
+    """An execution whose runner has gone while it waits is CANCELLED by the call itself."""
+    execution_id = await abandoned(client, phase, "t")
+    answer = await client.executions.Cancel(cancel(execution_id, "not needed"))
+    assert (answer.status.phase, answer.status.reason) == (EXECUTION_CANCELLED, "not needed")
+    assert answer.status.tool_calls[0].status == TOOL_CALL_INTERRUPTED
+    await check_fold(client, execution_id)
+
+
+async def test_a_cancel_that_loses_its_runner_is_done(client: Client) -> None:
+    """A runner that goes while it has been asked to end leaves nothing to wait for."""
+    async with leased(client) as held:
+        await client.executions.Cancel(cancel(held.id, "enough"))
+        command = (await held.runner.command("cancel")).cancel
+        assert (command.reason, command.grace.seconds, command.deadline_exceeded) == ("enough", GRACE, False)
+        await held.runner.detach()
+    state = await check_fold(client, held.id)
+    assert (state.status.phase, state.status.reason) == (EXECUTION_CANCELLED, "enough")
+
+
+async def test_a_cancel_and_an_end_at_once_leave_one_truth(client: Client) -> None:
+    """Of a cancel and an end by the runner at the same moment, the end stands, and nothing is asked any more."""
+    for number in range(10):
+        execution_id = await a_running_execution(client, agent=f"agent {number}")
+        asked, ended = await asyncio.gather(
+            client.executions.Cancel(cancel(execution_id)),
+            client.executions.UpdateStatus(delta(execution_id, phase=EXECUTION_COMPLETED)),
+            return_exceptions=True,
+        )
+        state = await check_fold(client, execution_id)
+        assert state == ended
+        assert state.metadata.revision == (3 if isinstance(asked, BaseException) else 4)
+        assert not state.status.HasField("control")
+
+
+@asynccontextmanager
+async def overdue(tmp_path: Path, clock: FakeClock) -> AsyncIterator[tuple[Client, AgentExecution]]:
+    """Serve an execution, leased to a runner, whose deadline has just asked it to end; revision 3."""
+    async with serving(tmp_path / "data", clock, lease_duration=3600) as running:
+        client = running.client
+        request = execution(agent_id=await an_agent(client))
+        request.spec.context.max_duration.seconds = 60
+        execution_id = (await client.executions.Create(request)).metadata.id
+        async with attached(client) as runner:
+            await runner.assignment()
+            clock.advance(60)
+            assert (await runner.command("cancel")).cancel.deadline_exceeded
+            yield client, await stored(client, execution_id)
+
+
+async def test_a_person_cannot_hurry_what_the_deadline_has_asked_to_end(tmp_path: Path) -> None:
+    """A cancel of what its deadline has asked to end already changes nothing."""
+    async with overdue(tmp_path, FakeClock()) as (client, asked):
+        assert asked.status.control.deadline_exceeded
+        assert await client.executions.Cancel(cancel(asked.metadata.id, "me too")) == asked
+
+
+@pytest.mark.parametrize("said", [EXECUTION_CANCELLED, EXECUTION_PAUSED])
+async def test_a_runner_that_ends_for_the_deadline_has_failed(tmp_path: Path, said: ExecutionPhase.ValueType) -> None:
+    """Whatever a runner calls the end that its deadline has asked for, it is FAILED, DEADLINE_EXCEEDED."""
+    async with overdue(tmp_path, FakeClock()) as (client, asked):
+        report = delta(asked.metadata.id, phase=said, attempt=1)
+        report.status.tool_calls.add(id="t", status=TOOL_CALL_RUNNING)
+        state = await client.executions.UpdateStatus(report)
+        assert (state.status.phase, state.status.reason) == (EXECUTION_FAILED, "DEADLINE_EXCEEDED")
+        assert state.status.error
+        assert state.status.tool_calls[0].status == TOOL_CALL_INTERRUPTED
+        await check_fold(client, asked.metadata.id)
+
+
+async def test_a_runner_that_is_done_when_the_deadline_asks_has_completed(tmp_path: Path) -> None:
+    """An end that the runner reaches by itself within the grace period counts."""
+    async with overdue(tmp_path, FakeClock()) as (client, asked):
+        state = await client.executions.UpdateStatus(delta(asked.metadata.id, phase=EXECUTION_COMPLETED, attempt=1))
+    assert (state.status.phase, state.status.reason) == (EXECUTION_COMPLETED, "")
+
+
+async def test_a_runner_that_ignores_the_deadline_is_cut_off(tmp_path: Path) -> None:
+    """When the grace period of a deadline ends, the server ends the execution: FAILED, DEADLINE_EXCEEDED."""
+    clock = FakeClock()
+    async with overdue(tmp_path, clock) as (client, asked):
+        clock.advance(GRACE)
+        state = await last_state(client, asked.metadata.id, after=asked.metadata.revision)
+        (change,) = await changes(client, asked.metadata.id, after=asked.metadata.revision)
+    assert (state.status.phase, state.status.reason) == (EXECUTION_FAILED, "DEADLINE_EXCEEDED")
+    assert "30 s" in state.status.error
+    assert (change.author, change.terminal) == (CHANGE_AUTHOR_SYSTEM, True)
+    assert state.status.audit.status_audit.event == "deadline_exceeded"

@@ -115,7 +115,7 @@ async def test_what_a_client_sends_as_output_is_dropped(client: Client) -> None:
     made = await client.executions.Create(bad)
     assert (made.status.phase, made.status.error, made.metadata.revision) == (EXECUTION_PENDING, "", 1)
     assert made.metadata.id != bad.metadata.id
-    assert made.spec.context.root_execution_id == ""
+    assert made.spec.context.root_execution_id == made.metadata.id
 
 
 async def test_fifty_at_once_make_one_instance_and_fifty_sessions(client: Client) -> None:

@@ -297,7 +297,7 @@ async def test_secrets_go_when_none_is_named(running: Serving) -> None:
 
 
 async def end_by_runner(client: Client, execution_id: str) -> None:
-    await client.executions.UpdateStatus(delta(execution_id, phase=ExecutionPhase.EXECUTION_FAILED))
+    await client.executions.UpdateStatus(delta(execution_id, phase=ExecutionPhase.EXECUTION_COMPLETED))
 
 
 async def end_by_cancel(client: Client, execution_id: str) -> None:
@@ -320,6 +320,15 @@ async def test_secrets_are_removed_at_the_end(
     execution_id = await with_secrets(running.client, HIDDEN="hush")
     assert await secrets_of(running, execution_id) == {"HIDDEN": "hush"}
     await end(running.client, execution_id)
+    assert await secrets_of(running, execution_id) is None
+
+
+async def test_a_failed_execution_keeps_its_secrets_since_it_can_be_recovered(running: Serving) -> None:
+    """A failure is not the end for good; a deletion is."""
+    execution_id = await with_secrets(running.client, HIDDEN="hush")
+    await running.client.executions.UpdateStatus(delta(execution_id, phase=ExecutionPhase.EXECUTION_FAILED))
+    assert await secrets_of(running, execution_id) == {"HIDDEN": "hush"}
+    await end_by_delete(running.client, execution_id)
     assert await secrets_of(running, execution_id) is None
 
 

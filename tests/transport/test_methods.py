@@ -20,13 +20,16 @@ if TYPE_CHECKING:
 METHODS = every_method()
 #: What makes a request wrong, by the first field of it that is there.
 WRONG: dict[str, Any] = {"kind": "Planet", "value": "nonsense", "id": "nonsense", "execution_id": "nonsense"}
-WRONG |= {"page_size": -1, "slug": "Not A Slug"}
+WRONG |= {"page_size": -1, "slug": "Not A Slug", "agent_execution_id": "nonsense", "runner_id": "r" * 257}
+#: The commands that the server itself gives.
+INTERNAL = {"Assign", "Release", "EnforceCancel", "EnforceDeadline", "DecideByDefault"}
 
 
 def spoil(request: Message) -> str:
     """Put a wrong value into a request; return the path of the field."""
     names = set(request.DESCRIPTOR.fields_by_name)
-    name = next(name for name in ("value", "id", "execution_id", "page_size", "slug", "kind") if name in names)
+    tried = ("value", "id", "execution_id", "agent_execution_id", "runner_id", "page_size", "slug", "kind")
+    name = next(name for name in tried if name in names)
     setattr(request, name, WRONG[name])
     return name
 
@@ -36,7 +39,7 @@ def test_the_server_knows_every_service_of_the_protos() -> None:
     assert {service.full_name for service in service_descriptors()} == {
         service.full_name for service in every_service()
     }
-    assert len(METHODS) == 33
+    assert len(METHODS) == 41
 
 
 async def test_bytes_that_are_no_request_are_refused(client: Client) -> None:
@@ -77,8 +80,8 @@ async def test_every_command_begins_with_the_rules_of_the_proto(
         for method in METHODS
         if method.containing_service.name.endswith("CommandController")
     }
-    assert {pipeline.name for pipeline in made} == commands | {"AgentExecution.EnforceCancel"}
-    for pipeline in made:
+    assert {pipeline.name for pipeline in made} == commands | {f"AgentExecution.{name}" for name in INTERNAL}
+    for pipeline in (each for each in made if each.name in commands):
         checks = [isinstance(step, ValidateFieldConstraints) for step in pipeline.steps]
         assert checks == [True] + [False] * (len(checks) - 1), pipeline.name
 

@@ -1,1 +1,1 @@
-"""What happens by itself, in time: deadlines and housekeeping. The clock is passed in."""
+"""What happens by itself: the queue and its runners, leases, deadlines, housekeeping. The clock is passed in."""

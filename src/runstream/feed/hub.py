@@ -29,10 +29,7 @@ class Wake:
     def clear(self) -> None:
         """Lower the flag. Raises `Unavailable` when the hub has closed."""
         if self._closed:
-            raise Unavailable(
-                "SHUTTING_DOWN",
-                "The server is shutting down. Connect again and continue from the last revision.",
-            )
+            raise shutting_down()
         self._event.clear()
 
     async def wait(self) -> None:
@@ -43,6 +40,13 @@ class Wake:
         """Put the flag up; for the hub."""
         self._closed = self._closed or closed
         self._event.set()
+
+
+def shutting_down() -> Unavailable:
+    """Make the error that ends a stream when the server stops."""
+    return Unavailable(
+        "SHUTTING_DOWN", "The server is shutting down. Connect again and continue from the last revision."
+    )
 
 
 class Hub:

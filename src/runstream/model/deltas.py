@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from runstream.v1.agent_execution_pb2 import AgentMessage, SubAgentExecution
 
     _OutputField = Literal["started_at", "completed_at", "attempt", "control", "audit"]
+    _DecisionField = Literal["expire_time", "action", "comment", "decided_by", "decide_time"]
 
 #: What the server alone says in a status.
 OUTPUT_FIELDS: Final[tuple[_OutputField, ...]] = (
@@ -33,7 +34,9 @@ OUTPUT_FIELDS: Final[tuple[_OutputField, ...]] = (
     "control",
     "audit",
 )
-_ENDED_TOOL_CALLS: Final[frozenset[int]] = frozenset(
+#: What the server alone says in the approval of a tool call.
+DECISION_FIELDS: Final[tuple[_DecisionField, ...]] = ("expire_time", "action", "comment", "decided_by", "decide_time")
+ENDED_TOOL_CALLS: Final[frozenset[int]] = frozenset(
     {TOOL_CALL_COMPLETED, TOOL_CALL_FAILED, TOOL_CALL_SKIPPED, TOOL_CALL_INTERRUPTED}
 )
 _ENDED_SUB_AGENTS: Final[frozenset[int]] = frozenset({SUB_AGENT_COMPLETED, SUB_AGENT_FAILED, SUB_AGENT_CANCELLED})
@@ -55,7 +58,11 @@ def normalise_delta(delta: AgentExecutionStatus, new_id: Callable[[str], str]) -
     for message in clean.messages:
         _begin_entry(message, MESSAGE, new_id)
         _begin_tool_calls(message.tool_calls, new_id)
+        for call in message.tool_calls:
+            call.ClearField("approval")  # only of a call of the status's own list
     _begin_tool_calls(clean.tool_calls, new_id)
+    for call in clean.tool_calls:
+        _clear_decision(call)
     for sub_agent in clean.sub_agent_executions:
         _begin_entry(sub_agent, SUB_AGENT, new_id)
     for usage in clean.usage:
@@ -88,6 +95,13 @@ def _begin_tool_calls(calls: Iterable[ToolCall], new_id: Callable[[str], str]) -
         _begin_entry(call, TOOL_CALL, new_id)
 
 
+def _clear_decision(call: ToolCall) -> None:
+    """Leave out of an approval what the server alone says."""
+    if call.HasField("approval"):
+        for name in DECISION_FIELDS:
+            call.approval.ClearField(name)
+
+
 def _begin_entry(entry: AgentMessage | ToolCall | SubAgentExecution, prefix: str, new_id: Callable[[str], str]) -> None:
     entry.id = entry.id or new_id(prefix)
     entry.ClearField("revision")
@@ -96,5 +110,5 @@ def _begin_entry(entry: AgentMessage | ToolCall | SubAgentExecution, prefix: str
 
 def _interrupted(calls: Iterable[ToolCall], completed_at: str) -> Iterator[ToolCall]:
     for call in calls:
-        if call.status not in _ENDED_TOOL_CALLS:
+        if call.status not in ENDED_TOOL_CALLS:
             yield ToolCall(id=call.id, status=TOOL_CALL_INTERRUPTED, completed_at=completed_at)

@@ -115,9 +115,10 @@ class EntryIndex:
         """From now on gather appended text, so that each message is written once."""
         self._unwritten = {}
 
-    def write_text(self, status: AgentExecutionStatus) -> None:
-        """Write what was gathered since `defer_text`."""
-        unwritten, self._unwritten = self._unwritten or {}, None
+    def write_text(self, status: AgentExecutionStatus, *, go_on: bool = False) -> None:
+        """Write what was gathered since `defer_text`; `go_on` gathering, if that was begun, or end it."""
+        unwritten = self._unwritten or {}
+        self._unwritten = {} if go_on and self._unwritten is not None else None
         positions = self.positions("messages")
         for message_id, pieces in unwritten.items():
             at = positions.find(status.messages, message_id)

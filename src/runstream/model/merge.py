@@ -6,14 +6,19 @@ changes reaches the same state, bit for bit.
 A delta is an `AgentExecutionStatus` that holds only what is new. It is *set* in a field whose value
 is not the default, or in a sub-message that is present. Merging goes in these steps:
 
+0. **Supersede.** When the change's `supersedes` is n > 0, what attempts up to n reported for
+   themselves leaves the state: of `messages`, `tool_calls` and `sub_agent_executions` the entries
+   whose `attempt` is at most n, and all `todos`. What is not the attempt's own stays: messages of
+   type HUMAN, sub-agents with an `execution_id`, `usage`. The rest keeps its order.
 1. **Replace.** The fields named by the change's `replace_mask` are cleared in the state. These can
-   be named: `REPLACEABLE_FIELDS`.
+   be named: `REPLACEABLE_FIELDS`, and `completed_at`, by the server alone.
 2. **Singular fields.** A set field of the delta replaces that of the state. An unset one leaves it,
    so 0, "" and false cannot be written over something else.
 3. **Sub-messages** merge field by field, by rule 2; one that is present but empty becomes present.
-   These are values, and replaced whole: `Timestamp`, `Duration`, `AuditActor`. A `Struct` merges
-   per key: the value of a key in the delta replaces the value of that key, whatever type either
-   has; a struct inside a struct is such a value.
+   These are values, and replaced whole: `Timestamp`, `Duration`, `AuditActor`, `ToolCallApproval`
+   (what is asked anew has no decision yet). A `Struct` merges per key: the value of a key in the
+   delta replaces the value of that key, whatever type either has; a struct inside a struct is such
+   a value.
 4. **`control`**, when present, replaces whole; one with no action clears it.
 5. **Keyed lists**, which are `messages`, `tool_calls`, `sub_agent_executions`, `usage`, and
    `tool_calls` inside a message: for each entry of the delta, in order,
@@ -51,9 +56,11 @@ from typing import TYPE_CHECKING, Any, Final
 from runstream.model.deltas import normalise_delta, settle
 from runstream.model.entry_index import EntryIndex
 from runstream.model.times import to_datetime, to_rfc3339
+from runstream.v1.agent_execution_pb2 import MESSAGE_HUMAN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from typing import Literal
 
     from google.protobuf.message import Message
 
@@ -66,6 +73,8 @@ if TYPE_CHECKING:
         ExecutionControl,
     )
 
+    _ListField = Literal["messages", "tool_calls", "sub_agent_executions"]
+
 __all__ = [
     "REPLACEABLE_FIELDS",
     "EntryIndex",
@@ -77,7 +86,7 @@ __all__ = [
     "settle",
 ]
 
-#: The fields of a status that a delta can replace whole.
+#: The fields of a status that a client's delta can replace whole.
 REPLACEABLE_FIELDS: Final = frozenset(
     {
         "messages",
@@ -91,8 +100,17 @@ REPLACEABLE_FIELDS: Final = frozenset(
     }
 )
 
+#: Those that any change can replace whole.
+_CLEARABLE: Final = REPLACEABLE_FIELDS | {"completed_at"}
 _STRUCT: Final = "google.protobuf.Struct"
-_VALUES: Final = frozenset({"google.protobuf.Timestamp", "google.protobuf.Duration", "runstream.v1.AuditActor"})
+_VALUES: Final = frozenset(
+    {
+        "google.protobuf.Timestamp",
+        "google.protobuf.Duration",
+        "runstream.v1.AuditActor",
+        "runstream.v1.ToolCallApproval",
+    }
+)
 #: What an entry's own rules deal with.
 _ENTRY_FIELDS: Final = frozenset({"id", "revision", "attempt", "content_append", "tool_calls"})
 _NO_FIELDS: Final[frozenset[str]] = frozenset()
@@ -105,6 +123,8 @@ class Stamp:
     revision: int
     attempt: int
     time: str
+    #: The newest attempt whose own entries leave the state; 0 for none.
+    supersedes: int = 0
 
 
 def merge_status(
@@ -122,6 +142,8 @@ def merge_status(
     """
     index = EntryIndex() if index is None else index
     _clear(state, replace, index)
+    if stamp.supersedes:
+        _supersede(state, stamp.supersedes, index)
     for field, value in delta.ListFields():
         rule = _STATUS_RULES.get(field.name)
         if rule is not None:
@@ -172,12 +194,29 @@ def _clear(state: AgentExecutionStatus, replace: Iterable[str], index: EntryInde
     names = frozenset(replace)
     if not names:
         return
-    if not names <= REPLACEABLE_FIELDS:
-        refused = ", ".join(sorted(names - REPLACEABLE_FIELDS))
+    if not names <= _CLEARABLE:
+        refused = ", ".join(sorted(names - _CLEARABLE))
         raise ValueError(f"Cannot be replaced whole: {refused}.")
     for name in names:
         state.ClearField(name)  # type: ignore[arg-type]  # one of several fields
     index.forget(names)
+
+
+def _supersede(state: AgentExecutionStatus, attempt: int, index: EntryIndex) -> None:
+    index.write_text(state, go_on=True)  # what is dropped must not be found by what is still to be written
+    kept_entries: dict[_ListField, list[Any]] = {
+        "messages": [entry for entry in state.messages if entry.attempt > attempt or entry.type == MESSAGE_HUMAN],
+        "tool_calls": [entry for entry in state.tool_calls if entry.attempt > attempt],
+        "sub_agent_executions": [
+            entry for entry in state.sub_agent_executions if entry.attempt > attempt or entry.execution_id
+        ],
+    }
+    for name, kept in kept_entries.items():
+        copies = [type(entry).FromString(entry.SerializeToString()) for entry in kept]
+        state.ClearField(name)
+        getattr(state, name).extend(copies)
+    state.ClearField("todos")
+    index.forget(kept_entries)
 
 
 def _merge_fields(target: Message, source: Message, without: frozenset[str]) -> None:
@@ -290,7 +329,7 @@ def _fold_created(execution: AgentExecution, change: ExecutionChange, index: Ent
 
 def _fold_status(execution: AgentExecution, change: ExecutionChange, index: EntryIndex) -> None:
     time = to_rfc3339(to_datetime(change.change_time))
-    stamp = Stamp(change.revision, change.attempt, time)
+    stamp = Stamp(change.revision, change.attempt, time, change.supersedes)
     merge_status(execution.status, change.status, stamp, change.replace_mask, index)
 
 

@@ -37,7 +37,6 @@ TRANSITIONS: Final[dict[int, frozenset[int]]] = {
     # What is paused was not at work, so it cannot be completed.
     EXECUTION_PAUSED: frozenset(
         {
-            EXECUTION_PENDING,
             EXECUTION_IN_PROGRESS,
             EXECUTION_CANCELLED,
             EXECUTION_FAILED,
@@ -50,11 +49,12 @@ TRANSITIONS: Final[dict[int, frozenset[int]]] = {
     EXECUTION_TERMINATED: frozenset(),
 }
 
-#: What the server alone may let follow: it queues again what lost its runner.
+#: What the server alone may let follow: it queues again what lost its runner, and what is resumed.
 SERVER_TRANSITIONS: Final[dict[int, frozenset[int]]] = {
     EXECUTION_IN_PROGRESS: frozenset({EXECUTION_PENDING}),
     EXECUTION_WAITING_FOR_APPROVAL: frozenset({EXECUTION_PENDING}),
     EXECUTION_WAITING_FOR_INPUT: frozenset({EXECUTION_PENDING}),
+    EXECUTION_PAUSED: frozenset({EXECUTION_PENDING}),
 }
 
 #: What Recover alone may let follow.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from google.protobuf.message import Message
 
@@ -29,6 +29,10 @@ class Caller:
     request_id: str = ""
     idempotency_key: str = ""
     traceparent: str = ""
+
+
+#: The server itself, as the caller of what time, dispatch and the tree ask for.
+SYSTEM: Final = Caller(actor="system")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

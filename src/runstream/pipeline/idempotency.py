@@ -51,7 +51,7 @@ class ReplayIdempotentCall(Generic[R]):
         context.put(_RECORD, None)
         if not key:
             return None
-        _check_key(key)
+        check_key(key)
         record_id = _record_id(self._resource, envelope(context.request).metadata.org, key)
         record = await context.get(IDEMPOTENCY, record_id)
         context.put(_RECORD, (record_id, record is not None))
@@ -101,7 +101,8 @@ def recall_kept(
     return recall
 
 
-def _check_key(key: str) -> None:
+def check_key(key: str) -> None:
+    """Raise `InvalidArgument`, reason INVALID_IDEMPOTENCY_KEY, for a key that is not printable or too long."""
     if len(key) > _LONGEST_KEY or not key.isascii() or not key.isprintable():
         raise invalid_field(
             "idempotency-key",

@@ -34,6 +34,11 @@ def session_term(session_id: str) -> Term:
     return Term("session", session_id)
 
 
+def parent_term(execution_id: str) -> Term:
+    """Executions that an execution has asked for."""
+    return Term("parent", execution_id)
+
+
 def phase_term(phase: int) -> Term:
     """Executions in a phase, by its number."""
     return Term("phase", str(phase))
@@ -82,6 +87,8 @@ def _execution_terms(execution: AgentExecution) -> frozenset[Term]:
     terms.update(status_terms(execution.status))
     if execution.spec.session_id:
         terms.add(session_term(execution.spec.session_id))
+    if execution.spec.context.parent_execution_id:
+        terms.add(parent_term(execution.spec.context.parent_execution_id))
     return frozenset(terms)
 
 

@@ -39,6 +39,8 @@ class Wiring:
     observe: StepObserver
     #: How long a runner has to comply with a cancel, in seconds.
     cancel_grace: float
+    #: How many levels of sub-executions may stand below an execution of no parent.
+    max_depth: int
 
     def pipeline(self, name: str, steps: Sequence[Step[Q, S, A]], answer: type[A]) -> Pipeline[Q, S, A]:
         """Make a command of steps; `answer` is the message it answers with."""

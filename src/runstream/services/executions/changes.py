@@ -1,27 +1,30 @@
-"""Changes: what every command that touches an execution stages. One change, one head, the index entries that differ."""
+"""Changes to statuses: a delta, completed by what the server says, merged into the head, told to the parent."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from runstream.model.merge import Stamp, fold, merge_status, settle
 from runstream.model.phases import is_terminal
-from runstream.model.times import to_rfc3339, to_timestamp
+from runstream.model.times import to_rfc3339
 from runstream.model.views import LIST_FIELDS, basic_status
 from runstream.pipeline.steps import audit_update
 from runstream.services.executions.loading import Loaded
-from runstream.services.resource_types import status_terms
-from runstream.storage.records import AGENT_EXECUTION, EXECUTION_HEAD, EXECUTION_SECRETS
+from runstream.services.executions.parents import stage_in_parent
+from runstream.services.executions.staging import new_change, next_head, stage_change
+from runstream.storage.records import EXECUTION_HEAD
 from runstream.storage.store import Conflict
-from runstream.stored.v1.stored_pb2 import ExecutionHead
 from runstream.v1.agent_execution_pb2 import (
+    CONTROL_PAUSE,
     EXECUTION_CANCELLED,
+    EXECUTION_COMPLETED,
     EXECUTION_FAILED,
     EXECUTION_IN_PROGRESS,
+    EXECUTION_PAUSED,
+    EXECUTION_PENDING,
     EXECUTION_TERMINATED,
     AgentExecution,
     AgentExecutionStatus,
-    ExecutionChange,
 )
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
     from runstream.pipeline.context import RequestContext
     from runstream.storage.folds import Folds
+    from runstream.stored.v1.stored_pb2 import ExecutionHead
     from runstream.v1.agent_execution_pb2 import ChangeAuthor
 
 #: The reason of an end for which nobody gave one.
@@ -39,42 +43,16 @@ DEFAULT_REASONS = {
 }
 
 
-def new_change(context: RequestContext[Any, Any], loaded: Loaded, author: ChangeAuthor.ValueType) -> ExecutionChange:
-    """Begin the next change of an execution; the caller sets what it did."""
-    return ExecutionChange(
-        execution_id=loaded.id,
-        revision=loaded.head.revision + 1,
-        change_time=to_timestamp(context.now),
-        attempt=loaded.head.status.attempt,
-        author=author,
-    )
+class Revision(Protocol):
+    """What a command does to the delta and to the books in the head, just before the delta is merged."""
+
+    def __call__(self, head: ExecutionHead, delta: AgentExecutionStatus, /) -> None:
+        """Change either. The head's status is still the one before the delta."""
+        ...
 
 
-def next_head(loaded: Loaded) -> ExecutionHead:
-    """Begin the head after the next change; the caller merges what the change did into its status."""
-    head = ExecutionHead()
-    head.CopyFrom(loaded.head)
-    head.revision += 1
-    return head
-
-
-def stage_change(
-    context: RequestContext[Any, Any], loaded: Loaded, change: ExecutionChange, head: ExecutionHead
-) -> None:
-    """Stage a change and the head after it, expecting that nobody commits to the execution meanwhile."""
-    head.log_bytes += change.ByteSize()
-    transaction = context.transaction
-    transaction.expect(EXECUTION_HEAD, loaded.id, loaded.head.revision)
-    transaction.append(change)
-    transaction.put(EXECUTION_HEAD, loaded.id, head)
-    transaction.index(
-        AGENT_EXECUTION,
-        loaded.id,
-        before=status_terms(loaded.head.status),
-        after=status_terms(head.status),
-    )
-    if change.terminal:
-        transaction.delete(EXECUTION_SECRETS, loaded.id)
+def _nothing_more(_head: ExecutionHead, _delta: AgentExecutionStatus) -> None:
+    """Leave both as they are."""
 
 
 class StatusChange:
@@ -92,34 +70,43 @@ class StatusChange:
         author: ChangeAuthor.ValueType,
         replace: Iterable[str] = (),
         sequence: int = 0,
+        supersedes: int = 0,
+        revise: Revision = _nothing_more,
         event: str = "status_updated",
     ) -> None:
         """Stage `delta`, which becomes the store's. The transition must have been checked, the ids given."""
-        terminal = is_terminal(delta.phase)
-        replaced = sorted(set(replace))
         status: AgentExecutionStatus | None = None
-        if terminal and (loaded.head.may_have_open_items or _reports_items(delta)):
+        if self._needs_fold(loaded, delta):
             loaded, status = await catch_up(context, self._folds, loaded, sequence)
+        head = next_head(loaded)
+        revise(head, delta)
+        replaced = sorted(set(replace))
         _fill_output_fields(context, loaded, delta, kept_reason="" if "reason" in replaced else loaded.reason)
         audit_update(delta.audit.status_audit, context, event)
+        change = new_change(context, loaded, author)
+        change.attempt = delta.attempt or change.attempt
+        stamp = Stamp(change.revision, change.attempt, to_rfc3339(context.now), supersedes)
         if status is not None:
-            merge_status(status, delta, _stamp(context, loaded), replaced)
+            merge_status(status, delta, stamp, replaced)
             # Entries of the same id later in a delta merge into the earlier ones, so appending is enough.
             delta.MergeFrom(settle(status, delta.completed_at))
-        change = new_change(context, loaded, author)
         change.status.CopyFrom(delta)
         change.replace_mask.extend(replaced)
-        change.terminal = terminal
-        head = next_head(loaded)
-        head.last_sequence = max(head.last_sequence, sequence)
-        head.may_have_open_items = head.may_have_open_items or _reports_items(delta)
-        merge_status(
-            head.status,
-            basic_status(delta),
-            _stamp(context, loaded),
-            [name for name in replaced if name not in LIST_FIELDS],
-        )
+        change.supersedes = supersedes
+        change.terminal = is_terminal(delta.phase)
+        head.may_have_open_items = head.may_have_open_items or reports_items(delta)
+        merge_status(head.status, basic_status(delta), stamp, [name for name in replaced if name not in LIST_FIELDS])
+        _keep_books(loaded.head, head)
         stage_change(context, loaded, change, head)
+        if head.parent_id:
+            await stage_in_parent(context, loaded, head, status)
+
+    @staticmethod
+    def _needs_fold(loaded: Loaded, delta: AgentExecutionStatus) -> bool:
+        """Tell whether the delta ends what the state holds open, or has to tell a parent what came out."""
+        if delta.phase == EXECUTION_COMPLETED and loaded.head.parent_id:
+            return True
+        return is_terminal(delta.phase) and (loaded.head.may_have_open_items or reports_items(delta))
 
 
 async def catch_up(
@@ -133,10 +120,9 @@ async def catch_up(
     """
     status = await folds.status(loaded.id, loaded.head.revision, pending=True)
     head = await context.store.pending.get(EXECUTION_HEAD, loaded.id)
-    record = await context.store.pending.get(AGENT_EXECUTION, loaded.id)
-    if status is None or head is None or record is None:
+    if status is None or head is None:
         raise Conflict(f"execution {loaded.id} is being deleted")
-    if head.status.phase != loaded.head.status.phase or 0 < sequence <= head.last_sequence:
+    if _has_moved_on(loaded.head, head) or 0 < sequence <= head.last_sequence:
         raise Conflict(f"execution {loaded.id} has moved on")
     execution = AgentExecution(status=status)
     execution.metadata.revision = loaded.head.revision
@@ -145,19 +131,35 @@ async def catch_up(
         if change is None:
             raise Conflict(f"execution {loaded.id} is being deleted")
         fold(execution, change)
-    return Loaded(record, head), execution.status
+    return Loaded(loaded.id, head), execution.status
 
 
-def _stamp(context: RequestContext[Any, Any], loaded: Loaded) -> Stamp:
-    return Stamp(
-        revision=loaded.head.revision + 1,
-        attempt=loaded.head.status.attempt,
-        time=to_rfc3339(context.now),
-    )
-
-
-def _reports_items(delta: AgentExecutionStatus) -> bool:
+def reports_items(delta: AgentExecutionStatus) -> bool:
+    """Tell whether a delta holds tool calls or sub-agents, which may be open."""
     return bool(delta.tool_calls or delta.sub_agent_executions or any(message.tool_calls for message in delta.messages))
+
+
+def _has_moved_on(before: ExecutionHead, after: ExecutionHead) -> bool:
+    """Tell whether what the steps of commands check is no longer what it was."""
+    same_phase = before.status.phase == after.status.phase
+    same_lease = before.runner_id == after.runner_id and before.status.attempt == after.status.attempt
+    return not (same_phase and same_lease and before.sequence_attempt == after.sequence_attempt)
+
+
+def _keep_books(before: ExecutionHead, head: ExecutionHead) -> None:
+    """Keep the head's books in step with the phase that its status now has: a lease is for work alone."""
+    phase = head.status.phase
+    if is_terminal(phase) or phase in (EXECUTION_PAUSED, EXECUTION_PENDING):
+        head.ClearField("runner_id")
+        head.ClearField("driven_outside")
+        head.ClearField("pause_withdrawn")
+    if is_terminal(phase):
+        head.ClearField("approvals")
+        head.ClearField("approved_all_by")
+    elif phase == EXECUTION_IN_PROGRESS and not head.runner_id:
+        head.driven_outside = True
+    elif phase == EXECUTION_PAUSED and before.status.phase != EXECUTION_PENDING:
+        head.resume = True
 
 
 def _fill_output_fields(
@@ -167,6 +169,8 @@ def _fill_output_fields(
     before = loaded.head.status
     if delta.phase == EXECUTION_IN_PROGRESS and not before.started_at:
         delta.started_at = to_rfc3339(context.now)
+    if delta.phase == EXECUTION_PAUSED and before.control.action == CONTROL_PAUSE:
+        delta.control.SetInParent()
     if is_terminal(delta.phase):
         delta.completed_at = to_rfc3339(context.now)
         if before.HasField("control"):

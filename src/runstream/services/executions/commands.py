@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from runstream.model.errors import NotFound
-from runstream.pipeline.context import Caller
 from runstream.pipeline.idempotency import RememberIdempotencyKey, ReplayIdempotentCall
 from runstream.pipeline.steps import (
     AnswerState,
@@ -15,14 +13,6 @@ from runstream.pipeline.steps import (
     ValidateFieldConstraints,
 )
 from runstream.services.executions.changes import StatusChange
-from runstream.services.executions.control import (
-    AnswerIfCancelling,
-    AnswerIfEnded,
-    AnswerIfNothingAsked,
-    StageCancel,
-    StageForcedCancel,
-    StageTermination,
-)
 from runstream.services.executions.create import (
     CompleteContext,
     CreateDefaultInstanceIfNeeded,
@@ -35,6 +25,8 @@ from runstream.services.executions.create import (
 )
 from runstream.services.executions.delete import BuildDeletedExecution, StageDeletedExecution
 from runstream.services.executions.loading import AnswerExecution, LoadExecution
+from runstream.services.executions.parents import CheckParentAndCall, JoinTree, StageInParent
+from runstream.services.executions.time_limit import SetDeadline
 from runstream.services.executions.update import (
     BuildUpdatedExecution,
     CheckRevision,
@@ -51,24 +43,14 @@ from runstream.services.executions.update_status import (
     StageStatus,
 )
 from runstream.services.resource_types import EXECUTIONS
-from runstream.v1.agent_execution_pb2 import (
-    EXECUTION_CANCELLED,
-    EXECUTION_TERMINATED,
-    AgentExecution,
-)
-from runstream.v1.resource_pb2 import ResourceId
+from runstream.v1.agent_execution_pb2 import AgentExecution
 
 if TYPE_CHECKING:
+    from runstream.pipeline.context import Caller
     from runstream.pipeline.engine import Pipeline
     from runstream.services.wiring import Wiring
-    from runstream.v1.agent_execution_service_pb2 import (
-        AgentExecutionUpdateStatusInput,
-        CancelAgentExecutionInput,
-        TerminateAgentExecutionInput,
-    )
-    from runstream.v1.resource_pb2 import ResourceDeleteInput
-
-SYSTEM = Caller(actor="system")
+    from runstream.v1.agent_execution_service_pb2 import AgentExecutionUpdateStatusInput
+    from runstream.v1.resource_pb2 import ResourceDeleteInput, ResourceId
 
 
 class AgentExecutionCommands:
@@ -82,9 +64,6 @@ class AgentExecutionCommands:
         self._update = self._update_pipeline()
         self._update_status = self._update_status_pipeline()
         self._delete = self._delete_pipeline()
-        self._cancel = self._cancel_pipeline()
-        self._terminate = self._terminate_pipeline()
-        self._enforce_cancel = self._enforce_cancel_pipeline()
 
     async def create(self, request: AgentExecution, caller: Caller) -> AgentExecution:
         """Create an execution, PENDING; durable when it returns. A repeat with its idempotency key creates nothing."""
@@ -102,21 +81,6 @@ class AgentExecutionCommands:
         """Delete an execution and answer with what it was; durable when it returns. A repeat is NOT_FOUND."""
         return await self._delete.run(request, caller)
 
-    async def cancel(self, request: CancelAgentExecutionInput, caller: Caller) -> AgentExecution:
-        """Ask for an end; durable when it returns. A repeat changes nothing."""
-        return await self._cancel.run(request, caller)
-
-    async def terminate(self, request: TerminateAgentExecutionInput, caller: Caller) -> AgentExecution:
-        """End at once; durable when it returns. A repeat changes nothing."""
-        return await self._terminate.run(request, caller)
-
-    async def enforce_cancel(self, execution_id: str) -> None:
-        """End an execution whose grace period is over; one that has ended or is gone is left alone."""
-        try:
-            await self._enforce_cancel.run(ResourceId(value=execution_id), SYSTEM)
-        except NotFound:
-            return
-
     def _create_pipeline(self) -> Pipeline[AgentExecution, AgentExecution, AgentExecution]:
         ids = self._wiring.ids
         return self._wiring.pipeline(
@@ -125,13 +89,17 @@ class AgentExecutionCommands:
                 ValidateFieldConstraints(),
                 ReplayIdempotentCall(EXECUTIONS, recall_created),
                 ValidateSessionOrAgent(),
+                CheckParentAndCall(),
                 ResolveSlug(EXECUTIONS, name_after_message),
                 BuildNewState(EXECUTIONS, ids),
                 CompleteContext(),
                 CreateDefaultInstanceIfNeeded(ids),
                 CreateSessionIfNeeded(ids),
+                JoinTree(self._wiring.max_depth),
+                SetDeadline(),
                 SetInitialPhase(),
                 StageNewExecution(),
+                StageInParent(),
                 RememberIdempotencyKey(keep_answer=False),
                 Persist(),
                 AnswerState(),
@@ -186,53 +154,6 @@ class AgentExecutionCommands:
                 StageDeletedExecution(),
                 Persist(),
                 AnswerState(),
-            ],
-            AgentExecution,
-        )
-
-    def _cancel_pipeline(
-        self,
-    ) -> Pipeline[CancelAgentExecutionInput, AgentExecution, AgentExecution]:
-        return self._wiring.pipeline(
-            "AgentExecution.Cancel",
-            [
-                ValidateFieldConstraints(),
-                LoadExecution(lambda request: request.id),
-                AnswerIfEnded(EXECUTION_CANCELLED, self._answer),
-                AnswerIfCancelling(self._answer),
-                StageCancel(self._status_change, self._wiring.cancel_grace),
-                Persist(),
-                self._answer,
-            ],
-            AgentExecution,
-        )
-
-    def _terminate_pipeline(
-        self,
-    ) -> Pipeline[TerminateAgentExecutionInput, AgentExecution, AgentExecution]:
-        return self._wiring.pipeline(
-            "AgentExecution.Terminate",
-            [
-                ValidateFieldConstraints(),
-                LoadExecution(lambda request: request.id),
-                AnswerIfEnded(EXECUTION_TERMINATED, self._answer),
-                StageTermination(self._status_change),
-                Persist(),
-                self._answer,
-            ],
-            AgentExecution,
-        )
-
-    def _enforce_cancel_pipeline(self) -> Pipeline[ResourceId, AgentExecution, AgentExecution]:
-        return self._wiring.pipeline(
-            "AgentExecution.EnforceCancel",
-            [
-                ValidateFieldConstraints(),
-                LoadExecution(lambda request: request.value),
-                AnswerIfNothingAsked(self._answer),
-                StageForcedCancel(self._status_change),
-                Persist(),
-                self._answer,
             ],
             AgentExecution,
         )

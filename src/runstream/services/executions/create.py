@@ -10,6 +10,7 @@ from runstream.model.views import redact_secrets
 from runstream.pipeline.context import ContextKey
 from runstream.pipeline.steps import create_inside
 from runstream.services.agent_instances import build_instance_steps, stage_default_instance
+from runstream.services.executions.parents import AGENT
 from runstream.services.resource_commands import require
 from runstream.services.resource_types import AGENTS, EXECUTIONS, INSTANCES, SESSIONS
 from runstream.services.sessions import build_session_steps
@@ -75,6 +76,7 @@ class CompleteContext:
         if spec.HasField("context"):
             spec.context.ClearField("root_execution_id")
             spec.context.ClearField("deadline")
+            spec.context.ClearField("depth")
         if traceparent and not spec.context.traceparent:
             spec.context.traceparent = traceparent
 
@@ -95,6 +97,7 @@ class CreateDefaultInstanceIfNeeded:
         if spec.session_id:
             return
         agent = await require(context, AGENTS, spec.agent_id)
+        context.put(AGENT, agent)
         if spec.context.stateless:
             return
         instance_id = agent.status.default_instance_id
@@ -121,7 +124,7 @@ class CreateDefaultInstanceIfNeeded:
 
 
 class CreateSessionIfNeeded:
-    """Without a session: stages one on the instance. With one: it must exist, and gives its agent. NOT_FOUND.
+    """Without a session: stages one on the instance. With one: it must exist, and its agent is loaded. NOT_FOUND.
 
     A stateless execution has none.
     """
@@ -136,6 +139,7 @@ class CreateSessionIfNeeded:
             return
         if spec.session_id:
             session = await require(context, SESSIONS, spec.session_id)
+            context.put(AGENT, await require(context, AGENTS, session.status.agent_id))
         else:
             request = Session()
             request.metadata.name = context.state.metadata.name
@@ -180,7 +184,15 @@ class StageNewExecution:
         transaction.put(
             EXECUTION_HEAD,
             execution_id,
-            ExecutionHead(revision=1, status=state.status, log_bytes=change.ByteSize()),
+            ExecutionHead(
+                revision=1,
+                status=state.status,
+                log_bytes=change.ByteSize(),
+                agent_id=state.spec.agent_id,
+                session_id=state.spec.session_id,
+                parent_id=state.spec.context.parent_execution_id,
+                deadline=state.spec.context.deadline if state.spec.context.HasField("deadline") else None,
+            ),
         )
         transaction.index(AGENT_EXECUTION, execution_id, after=EXECUTIONS.terms(state))
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from runstream.model.times import to_timestamp
 from runstream.services.executions.changes import catch_up
-from runstream.services.executions.loading import LOADED
+from runstream.services.executions.loading import LOADED, load_record
+from runstream.services.executions.parents import stage_deleted_in_parent
 from runstream.services.resource_types import EXECUTIONS
 from runstream.storage.records import (
     AGENT_EXECUTION,
@@ -36,14 +37,17 @@ class BuildDeletedExecution:
         loaded, status = await catch_up(context, self._folds, context.value(LOADED))
         context.put(LOADED, loaded)
         state = AgentExecution()
-        state.CopyFrom(loaded.record)
+        state.CopyFrom(await load_record(context, loaded))
         state.metadata.revision = loaded.head.revision
         state.status.CopyFrom(status)
         context.state = state
 
 
 class StageDeletedExecution:
-    """Stages the removal of everything but the log, and the tombstone that stands for the log until it is gone."""
+    """Stages the removal of everything but the log, and the tombstone that stands for the log until it is gone.
+
+    The parent of one that has not ended learns that it never will.
+    """
 
     async def __call__(self, context: RequestContext[Any, AgentExecution]) -> None:
         """Add the removal to the transaction."""
@@ -68,3 +72,4 @@ class StageDeletedExecution:
                 attempt=loaded.head.status.attempt,
             ),
         )
+        await stage_deleted_in_parent(context, loaded)

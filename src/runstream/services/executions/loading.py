@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from runstream.model.errors import NotFound, not_found
 from runstream.pipeline.context import ContextKey
 from runstream.storage.records import AGENT_EXECUTION, EXECUTION_HEAD
+from runstream.storage.store import Conflict
+from runstream.v1.agent_execution_pb2 import EXECUTION_IN_PROGRESS
 from runstream.v1.resource_pb2 import RESOURCE_VIEW_UNSPECIFIED
 
 if TYPE_CHECKING:
@@ -22,20 +24,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """An execution as a command sees it: record and head, not to be changed."""
+    """An execution as a command sees it: its id and its head, not to be changed.
 
-    record: AgentExecution
+    The record is loaded apart, by `load_record`: most commands need none of it, and it may be large.
+    """
+
+    id: str
     head: ExecutionHead
-
-    @property
-    def id(self) -> str:
-        """The execution's id."""
-        return self.record.metadata.id
 
     @property
     def phase(self) -> int:
         """Where the execution stands."""
         return self.head.status.phase
+
+    @property
+    def at_work(self) -> bool:
+        """Whether somebody works on it: a runner that holds it, or whoever writes its status from outside."""
+        return bool(self.head.runner_id) or self.head.driven_outside or self.phase == EXECUTION_IN_PROGRESS
 
     @property
     def reason(self) -> str:
@@ -55,11 +60,23 @@ class LoadExecution:
     async def __call__(self, context: RequestContext[Any, Any]) -> None:
         """Leave the execution for later steps."""
         execution_id = self._id_of(context.request)
-        head = await context.get(EXECUTION_HEAD, execution_id)
-        record = await context.get(AGENT_EXECUTION, execution_id)
-        if head is None or record is None:
-            raise not_found("AGENT_EXECUTION", execution_id)
-        context.put(LOADED, Loaded(record, head))
+        context.put(LOADED, await load(context, execution_id))
+
+
+async def load(context: RequestContext[Any, Any], execution_id: str) -> Loaded:
+    """Load an execution as a command sees it. NOT_FOUND."""
+    head = await context.get(EXECUTION_HEAD, execution_id)
+    if head is None:
+        raise not_found("AGENT_EXECUTION", execution_id)
+    return Loaded(execution_id, head)
+
+
+async def load_record(context: RequestContext[Any, Any], loaded: Loaded) -> AgentExecution:
+    """Load metadata and spec of an execution. `Conflict` when it was deleted meanwhile."""
+    record = await context.get(AGENT_EXECUTION, loaded.id)
+    if record is None:
+        raise Conflict(f"execution {loaded.id} is being deleted")
+    return record
 
 
 class AnswerExecution:

@@ -15,11 +15,12 @@ from runstream.pipeline.steps import (
     keep_fixed_fields,
     keep_identity,
 )
-from runstream.services.executions.changes import new_change, next_head, stage_change
-from runstream.services.executions.loading import LOADED
+from runstream.services.executions.budgets import budget_within
+from runstream.services.executions.loading import LOADED, load_record
+from runstream.services.executions.staging import new_change, next_head, stage_change
 from runstream.storage.records import AGENT_EXECUTION, EXECUTION_SECRETS
 from runstream.stored.v1.stored_pb2 import ExecutionSecrets
-from runstream.v1.agent_execution_pb2 import CHANGE_AUTHOR_USER, AgentExecution
+from runstream.v1.agent_execution_pb2 import CHANGE_AUTHOR_USER, AgentExecution, ExecutionContext
 
 if TYPE_CHECKING:
     from runstream.pipeline.context import RequestContext
@@ -33,8 +34,13 @@ FIXED = (
     "spec.session_id",
     "spec.agent_id",
     "spec.context.stateless",
+    "spec.context.parent_execution_id",
+    "spec.context.parent_call_id",
+    "spec.context.parent_attempt",
 )
 
+#: The record as it was.
+RECORD: ContextKey[AgentExecution] = ContextKey("record")
 _SECRETS: ContextKey[dict[str, str]] = ContextKey("secrets of the request")
 
 
@@ -62,7 +68,8 @@ class BuildUpdatedExecution:
 
     async def __call__(self, context: UpdateContext) -> None:
         """Set the state; the secrets of the request stay out of it."""
-        existing = context.value(LOADED).record
+        existing = await load_record(context, context.value(LOADED))
+        context.put(RECORD, existing)
         state = AgentExecution()
         state.CopyFrom(context.request)
         state.DiscardUnknownFields()
@@ -86,7 +93,7 @@ class RefuseFinished:
         if not is_terminal(loaded.phase):
             return
         changes_secrets = any(context.value(_SECRETS).values())
-        if changes_secrets or _without_labels(context.state) != _without_labels(loaded.record):
+        if changes_secrets or _without_labels(context.state) != _without_labels(context.value(RECORD)):
             raise FailedPrecondition(
                 "EXECUTION_TERMINAL",
                 f"Execution {loaded.id} has ended ({phase_name(loaded.phase)}): only its labels and"
@@ -113,7 +120,7 @@ class StageUpdatedExecution:
         context.transaction.index(
             AGENT_EXECUTION,
             loaded.id,
-            before=common_terms(loaded.record.metadata),
+            before=common_terms(context.value(RECORD).metadata),
             after=common_terms(state.metadata),
         )
         stage_change(context, loaded, change, head)
@@ -143,14 +150,19 @@ def _keep_what_is_left_out(existing: AgentExecution, state: AgentExecution) -> N
 
 
 def _keep_outputs(existing: AgentExecution, state: AgentExecution) -> None:
-    before = existing.spec.context
-    for name in ("root_execution_id", "deadline"):
-        if state.spec.HasField("context"):
-            state.spec.context.ClearField(name)
-    if before.root_execution_id:
-        state.spec.context.root_execution_id = before.root_execution_id
+    """Carry over what the server alone says; and let the budget of a sub-execution become smaller alone."""
+    before, after = existing.spec.context, state.spec.context
+    if state.spec.HasField("context"):
+        for name in ("root_execution_id", "deadline", "depth"):
+            after.ClearField(name)
+    outputs = ExecutionContext(root_execution_id=before.root_execution_id, depth=before.depth)
     if before.HasField("deadline"):
-        state.spec.context.deadline.CopyFrom(before.deadline)
+        outputs.deadline.CopyFrom(before.deadline)
+    if before.parent_execution_id and before.HasField("budget"):
+        outputs.budget.CopyFrom(budget_within(after.budget, before.budget))
+        after.ClearField("budget")
+    if outputs.ListFields():
+        after.MergeFrom(outputs)
 
 
 def _without_labels(record: AgentExecution) -> AgentExecution:

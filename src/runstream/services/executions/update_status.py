@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from runstream.model.errors import FailedPrecondition, FieldViolation, ResourceExhausted
 from runstream.model.merge import REPLACEABLE_FIELDS, normalise_delta
-from runstream.model.phases import check_transition
+from runstream.model.phases import check_transition, is_terminal
 from runstream.pipeline.validation import invalid_fields
+from runstream.services.executions.approvals import note_approvals
+from runstream.services.executions.cancel import end_instead_of_halt
 from runstream.services.executions.loading import LOADED, AnswerExecution, answer_unchanged
-from runstream.v1.agent_execution_pb2 import CHANGE_AUTHOR_RUNNER, AgentExecution
+from runstream.v1.agent_execution_pb2 import (
+    CHANGE_AUTHOR_RUNNER,
+    EXECUTION_PAUSED,
+    EXECUTION_PENDING,
+    AgentExecution,
+)
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from runstream.model.ids import IdSource
     from runstream.pipeline.context import RequestContext
     from runstream.services.executions.changes import StatusChange
+    from runstream.services.executions.loading import Loaded
+    from runstream.stored.v1.stored_pb2 import ExecutionHead
+    from runstream.v1.agent_execution_pb2 import AgentExecutionStatus
     from runstream.v1.agent_execution_service_pb2 import AgentExecutionUpdateStatusInput
 
     StatusContext = RequestContext[AgentExecutionUpdateStatusInput, AgentExecution]
@@ -55,9 +68,9 @@ class AnswerRepeatedSequence:
         self._answer = answer
 
     async def __call__(self, context: StatusContext) -> AgentExecution | None:
-        """Compare the sequence with the last one taken from this attempt."""
+        """Compare the sequence with the last one taken, if this attempt was the last to write."""
         head, request = context.value(LOADED).head, context.request
-        if not request.sequence or request.attempt not in (0, head.status.attempt):
+        if not request.sequence or request.attempt != head.sequence_attempt:
             return None
         if request.sequence > head.last_sequence:
             return None
@@ -65,19 +78,17 @@ class AnswerRepeatedSequence:
 
 
 class CheckAttempt:
-    """Refuses a caller that works for another attempt. FAILED_PRECONDITION, reason STALE_ATTEMPT."""
+    """The fence: a leased execution takes status of its current attempt alone, any other of no attempt.
+
+    FAILED_PRECONDITION, reason STALE_ATTEMPT. One that has ended is left to the next step.
+    """
 
     async def __call__(self, context: StatusContext) -> None:
         """Compare the attempts."""
         loaded, given = context.value(LOADED), context.request.attempt
-        current = loaded.head.status.attempt
-        if given not in (0, current):
-            raise FailedPrecondition(
-                "STALE_ATTEMPT",
-                f"The status is of attempt {given}, but execution {loaded.id} is at attempt"
-                f" {current}. Stop working on it.",
-                metadata={"id": loaded.id, "attempt": str(current)},
-            )
+        head = loaded.head
+        if given != (head.status.attempt if head.runner_id else 0) and not is_terminal(loaded.phase):
+            raise _stale(loaded, given)
 
 
 class CheckTransition:
@@ -97,12 +108,39 @@ class StageStatus:
 
     async def __call__(self, context: StatusContext) -> None:
         """Add the change to the transaction."""
-        request = context.request
+        request, loaded = context.request, context.value(LOADED)
+        delta = normalise_delta(request.status, self._ids.new)
+        end_instead_of_halt(loaded.head, delta)
         await self._status_change.stage(
             context,
-            context.value(LOADED),
-            normalise_delta(request.status, self._ids.new),
+            loaded,
+            delta,
             author=CHANGE_AUTHOR_RUNNER,
             replace=request.replace_mask.paths,
             sequence=request.sequence,
+            revise=partial(_revise, request, context.now),
         )
+
+
+def _revise(
+    request: AgentExecutionUpdateStatusInput, now: datetime, head: ExecutionHead, delta: AgentExecutionStatus
+) -> None:
+    """Count the sequence, and keep what people have decided meanwhile."""
+    if request.sequence:
+        head.last_sequence, head.sequence_attempt = request.sequence, request.attempt
+    note_approvals(head, delta, now, replaced="tool_calls" in request.replace_mask.paths)
+    if delta.phase == EXECUTION_PAUSED and head.pause_withdrawn:
+        delta.phase, head.resume = EXECUTION_PENDING, True
+
+
+def _stale(loaded: Loaded, given: int) -> FailedPrecondition:
+    head, current = loaded.head, loaded.head.status.attempt
+    if head.runner_id:
+        told = f"{given or 'none'}, but execution {loaded.id} is leased and at attempt {current}"
+    else:
+        told = f"{given}, but no runner holds execution {loaded.id} any more"
+    return FailedPrecondition(
+        "STALE_ATTEMPT",
+        f"The attempt is {told}. Stop working on it.",
+        metadata={"id": loaded.id, "attempt": str(current)},
+    )

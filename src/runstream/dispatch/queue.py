@@ -1,0 +1,131 @@
+"""The queue: PENDING executions that may be assigned, oldest first within an agent, the agents in turn.
+
+It is a view, made from the commits and made anew at start: what is on disk as PENDING is queued, and nothing else is.
+An execution whose session is busy is parked; when the session is free again, the oldest that is parked for it comes
+back. Where a tree of executions shares a session, all that are parked come back, since any of them may be a child of
+what is still at work there.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_SLACK = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An execution that waits for a runner; `session_id` and `parent_id` are empty when it has none."""
+
+    id: str
+    agent_id: str
+    session_id: str
+    parent_id: str = ""
+
+
+class Queue:
+    """The executions that wait. Ids sort by creation, so that the smallest is the oldest."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Candidate] = {}
+        #: Ready ids by agent, as heaps, the agent whose turn is next first. Those no longer known are dropped when met.
+        self._ready: OrderedDict[str, list[str]] = OrderedDict()
+        self._parked: dict[str, list[str]] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def __bool__(self) -> bool:
+        """Whether anything is ready; what is parked is not."""
+        return bool(self._ready)
+
+    def __contains__(self, execution_id: str) -> bool:
+        return execution_id in self._known
+
+    @property
+    def agents(self) -> list[str]:
+        """The agents that have executions ready, the one whose turn is next first."""
+        return list(self._ready)
+
+    def add(self, candidate: Candidate) -> None:
+        """Queue an execution; one that is queued already stays where it is."""
+        if candidate.id not in self._known:
+            self._known[candidate.id] = candidate
+            self._make_ready(candidate)
+
+    def discard(self, execution_id: str) -> None:
+        """Forget an execution; one that is not queued is no error. Another of its session may now be the oldest."""
+        candidate = self._known.pop(execution_id, None)
+        if candidate is None:
+            return
+        if candidate.session_id:
+            self.unpark(candidate.session_id)
+        self._tidy(candidate.agent_id)
+
+    def _tidy(self, agent_id: str) -> None:
+        """Drop what is no longer known, when it may be most of what is ready."""
+        ready = self._ready.get(agent_id, [])
+        if len(ready) > 2 * len(self._known) + _SLACK:
+            ready[:] = sorted({each for each in ready if each in self._known})
+            if not ready:
+                del self._ready[agent_id]
+
+    def take(self, serves: Callable[[str], bool], busy: Callable[[Candidate], bool]) -> Candidate | None:
+        """Take the oldest execution of the next agent that is served, parking those whose session is busy."""
+        for agent_id in self.agents:
+            if not serves(agent_id):
+                continue
+            candidate = self._oldest(agent_id, busy)
+            if candidate is not None:
+                if agent_id in self._ready:
+                    self._ready.move_to_end(agent_id)
+                return candidate
+        return None
+
+    def unpark(self, session_id: str, *, every: bool = False) -> None:
+        """Make the oldest execution that is parked for a session ready again, or every one."""
+        parked = self._parked.get(session_id, [])
+        while parked:
+            candidate = self._known.get(heapq.heappop(parked))
+            if candidate is not None:
+                self._make_ready(candidate)
+                if not every:
+                    break
+        if not parked:
+            self._parked.pop(session_id, None)
+
+    def unpark_all(self, agent_id: str) -> None:
+        """Make everything of an agent ready again: its rule for sessions may have changed."""
+        for session_id, parked in list(self._parked.items()):
+            if any(known.agent_id == agent_id for each in parked if (known := self._known.get(each))):
+                self.unpark(session_id, every=True)
+
+    def unpark_below(self, candidate: Candidate) -> None:
+        """Make ready again what is parked for a session and was asked for below this one, which begins its work."""
+        parked = (self._known.get(each) for each in self._parked.get(candidate.session_id, ()))
+        if any(known is not None and known.parent_id for known in parked):
+            self.unpark(candidate.session_id, every=True)
+
+    def _make_ready(self, candidate: Candidate) -> None:
+        heapq.heappush(self._ready.setdefault(candidate.agent_id, []), candidate.id)
+
+    def _oldest(self, agent_id: str, busy: Callable[[Candidate], bool]) -> Candidate | None:
+        ready = self._ready[agent_id]
+        found = None
+        while ready and found is None:
+            candidate = self._known.get(heapq.heappop(ready))
+            if candidate is None:
+                continue
+            if busy(candidate):
+                heapq.heappush(self._parked.setdefault(candidate.session_id, []), candidate.id)
+            else:
+                found = self._known.pop(candidate.id)
+        if not ready:
+            self._ready.pop(agent_id)
+        return found

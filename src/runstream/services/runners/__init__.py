@@ -1,0 +1,1 @@
+"""Runners: what they are told, and how they say that they are alive."""
