@@ -1,0 +1,21 @@
+"""Bell: tells everybody who waits that something has changed, never what."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class Bell:
+    """Wakes all who wait, each time it rings. Whoever is woken looks for itself, and waits again if need be."""
+
+    def __init__(self) -> None:
+        self._rung = asyncio.Event()
+
+    def ring(self) -> None:
+        """Wake those who wait now."""
+        rung, self._rung = self._rung, asyncio.Event()
+        rung.set()
+
+    async def wait(self) -> None:
+        """Return at the next ring."""
+        await self._rung.wait()
