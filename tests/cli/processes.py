@@ -56,13 +56,16 @@ class Result:
 class Process:
     """A running process whose output is collected as it comes."""
 
-    def __init__(self, arguments: Sequence[str], env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, arguments: Sequence[str], env: Mapping[str, str] | None = None, folder: Path | None = None
+    ) -> None:
         self._process = subprocess.Popen(
             [*_ENTRY, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=environment(env),
+            cwd=folder,
         )
         self._lines = ""
         self._grown = threading.Condition()
@@ -176,7 +179,9 @@ class CommandLine:
         self.address = address
         self._started: list[Process | Terminal] = []
 
-    def __call__(self, *arguments: str, stdin: str = "", env: Mapping[str, str] | None = None) -> Result:
+    def __call__(
+        self, *arguments: str, stdin: str = "", env: Mapping[str, str] | None = None, folder: Path | None = None
+    ) -> Result:
         """Run a command to its end."""
         done = subprocess.run(
             [*_ENTRY, *arguments],
@@ -184,6 +189,7 @@ class CommandLine:
             capture_output=True,
             encoding="utf-8",
             env=environment(self._env(env)),
+            cwd=folder,
             timeout=PATIENCE,
             check=False,
         )
@@ -200,9 +206,9 @@ class CommandLine:
         """Run a command that must succeed, and return its answer."""
         return self.ok(*arguments, "-o", "json", stdin=stdin).json
 
-    def start(self, *arguments: str, env: Mapping[str, str] | None = None) -> Process:
+    def start(self, *arguments: str, env: Mapping[str, str] | None = None, folder: Path | None = None) -> Process:
         """Start a command that goes on."""
-        process = Process(arguments, self._env(env))
+        process = Process(arguments, self._env(env), folder)
         self._started.append(process)
         return process
 

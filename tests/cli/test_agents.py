@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -117,16 +118,32 @@ def test_an_agent_in_use_is_deleted_with_what_uses_it(cli: CommandLine, agent: s
 
 
 def test_a_terminal_is_asked_before_anything_is_deleted(cli: CommandLine, agent: str) -> None:
-    declined = cli.open("agent", "delete", agent)
-    declined.wait_for("Delete")
-    declined.type("n\n")
-    assert declined.wait() == 1
-    assert "nothing was deleted" in declined.text
+    for answers in ("n\n", "\n", "what?\nNO\n", "\x04"):
+        declined = cli.open("agent", "delete", agent)
+        declined.wait_for("Delete")
+        declined.type(answers)
+        assert declined.wait() == 1
+        assert "nothing was deleted" in declined.text
     accepted = cli.open("agent", "delete", agent)
     accepted.wait_for("Delete")
     accepted.type("y\n")
     assert accepted.wait() == 0
     assert cli("agent", "get", agent).code == 1
+
+
+def test_a_question_is_given_up_with_ctrl_c(cli: CommandLine, agent: str) -> None:
+    terminal = cli.open("agent", "delete", agent)
+    terminal.wait_for("Delete")
+    terminal.signal(signal.SIGINT)
+    assert terminal.wait() == 130
+    cli.ok("agent", "get", agent)
+
+
+def test_what_was_deleted_before_a_refusal_is_told(cli: CommandLine, agent: str) -> None:
+    refused = cli("agent", "delete", agent, f"{agent}-none", "--yes")
+    assert refused.code == 1
+    assert refused.out.startswith(f"agent {agent} (agt_")
+    assert "NOT_FOUND" in refused.err
 
 
 def test_yes_answers_the_question_beforehand(cli: CommandLine, agent: str) -> None:

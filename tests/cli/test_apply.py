@@ -55,6 +55,32 @@ def test_nothing_is_applied_when_a_kind_is_wrong(cli: CommandLine, name: str) ->
     assert cli("agent", "get", name).code == 1
 
 
+def test_nothing_is_applied_when_a_field_is_wrong(cli: CommandLine, name: str) -> None:
+    documents = f"kind: Agent\nmetadata: {{name: {name}}}\n---\nkind: Agent\nspec: {{instructionz: x}}\n"
+    for command in (("apply",), ("agent", "apply"), ("agent", "create")):
+        refused = cli(*command, "-f", "-", stdin=documents)
+        assert refused.code == 2
+        assert "document 2: spec: no field 'instructionz'" in refused.err
+    assert cli("agent", "get", name).code == 1
+
+
+@pytest.mark.parametrize("command", ["apply", "agent apply", "agent create"])
+def test_what_was_done_before_a_refusal_is_told(cli: CommandLine, name: str, command: str) -> None:
+    documents = "\n---\n".join(
+        f"kind: Agent\nmetadata: {{name: {name}-{number}, slug: {slug}}}"
+        for number, slug in enumerate((f"{name}-0", f"{name}-1", "Not A Slug", f"{name}-3"))
+    )
+    refused = cli(*command.split(), "-f", "-", stdin=documents)
+    assert refused.code == 1
+    assert [line.split()[1] for line in refused.out.splitlines()] == [f"{name}-0", f"{name}-1"]
+    assert "metadata.slug" in refused.err
+    cli.ok("agent", "delete", f"{name}-0", "--yes")
+    for_scripts = cli(*command.split(), "-f", "-", "-o", "json", stdin=documents.replace(f"{name}-1", f"{name}-2"))
+    assert for_scripts.code == 1
+    assert [entry["metadata"]["slug"] for entry in for_scripts.json["entries"]] == [f"{name}-0", f"{name}-2"]
+    assert '"code": "INVALID_ARGUMENT"' in for_scripts.err
+
+
 @pytest.mark.parametrize(
     ("document", "told"),
     [

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-import pytest
 import yaml
 
 if TYPE_CHECKING:
@@ -87,21 +86,6 @@ def test_scripts_get_control_characters_escaped(cli: CommandLine, execution: str
 def test_basic_leaves_out_what_was_said(cli: CommandLine, execution: str) -> None:
     _status(cli, execution, messages=[{"id": "m1", "content": "Hello"}])
     assert "messages" not in cli.json("get", execution, "--basic")["status"]
-
-
-@pytest.mark.parametrize("command", ["cancel", "terminate"])
-def test_an_execution_is_ended(cli: CommandLine, execution: str, command: str) -> None:
-    ended = cli.json(command, execution, "--reason", "not needed")["status"]
-    assert ended["phase"].startswith(f"EXECUTION_{command.upper()}"[:16])
-    assert ended["reason"] == "not needed"
-    assert cli(command, execution).code == 0
-    other = {"cancel": "terminate", "terminate": "cancel"}[command]
-    assert cli(other, execution).code == 1
-
-
-def test_at_work_it_is_asked_to_cancel(cli: CommandLine, execution: str) -> None:
-    cli.ok("status", execution, "--phase", "in-progress")
-    assert "asked to cancel" in cli.ok("cancel", execution).out
 
 
 def test_executions_are_deleted(cli: CommandLine, agent: str) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 VERBS = ("apply", "create", "get", "list", "delete")
 COMMANDS = [
     *("run", "watch", "list", "get", "cancel", "terminate", "status", "delete", "apply", "serve"),
+    *("pause", "resume", "recover", "approve", "input", "runner"),
     *(f"{kind} {verb}" for kind in ("agent", "instance", "session") for verb in VERBS),
 ]
 

@@ -56,6 +56,7 @@ def test_a_shutdown_is_an_outage_too(own_cli: CommandLine, own_server: ServerPro
     watch.wait_for("resumed")
     own_cli.ok("terminate", own_execution)
     assert watch.wait() == 5
+    assert watch.output.count("connection lost") == watch.output.count("resumed") == 1
 
 
 def test_patience_runs_out(own_cli: CommandLine, own_server: ServerProcess, own_execution: str) -> None:

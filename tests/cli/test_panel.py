@@ -9,9 +9,13 @@ from runstream.cli.panel import Panel
 from runstream.v1.agent_execution_pb2 import (
     CONTROL_CANCEL,
     EXECUTION_IN_PROGRESS,
+    EXECUTION_PAUSED,
+    EXECUTION_WAITING_FOR_APPROVAL,
+    EXECUTION_WAITING_FOR_INPUT,
     MESSAGE_AI,
     SUB_AGENT_IN_PROGRESS,
     TOOL_CALL_RUNNING,
+    TOOL_CALL_WAITING_APPROVAL,
     AgentExecution,
     AgentMessage,
     TodoItem,
@@ -56,3 +60,31 @@ def test_it_shows_the_end_of_the_text_and_how_much_more_there_is() -> None:
     assert "more sub-agents" in shown
     assert "more todos" in shown
     assert "5 tokens in" in shown
+
+
+def test_text_is_broken_between_words() -> None:
+    text = "All the words of this sentence stay whole on a narrow terminal"
+    message = AgentMessage(type=MESSAGE_AI, owner_id="reader", content=text)
+    shown = Panel(30, 24, NOW, 1).show(AgentExecution(), [(message, 0)], "").plain
+    said = shown.partition("\n")[2]
+    assert said.startswith("reader: All the words of this\n")
+    assert said.removeprefix("reader: ").split() == text.split()
+
+
+def test_it_tells_what_it_waits_for() -> None:
+    execution = AgentExecution()
+    execution.metadata.id = "aex_1"
+    status = execution.status
+    status.phase, status.attempt = EXECUTION_WAITING_FOR_APPROVAL, 2
+    for number in range(5):
+        status.tool_calls.add(id=f"c{number}", name="deploy", status=TOOL_CALL_WAITING_APPROVAL)
+    shown = Panel(100, 24, NOW, 1).show(execution, [], "").plain
+    assert "attempt 2" in shown
+    assert "\n`runstream approve aex_1 c0` lets it run" in shown
+    assert "\n`runstream approve aex_1 c1` lets it run" in shown
+    assert "\n… 3 more to decide" in shown
+    status.ClearField("tool_calls")
+    status.phase = EXECUTION_WAITING_FOR_INPUT
+    assert "`runstream input aex_1` answers it" in Panel(100, 24, NOW, 1).show(execution, [], "").plain
+    status.phase = EXECUTION_PAUSED
+    assert "`runstream resume aex_1` lets it go on" in Panel(100, 24, NOW, 1).show(execution, [], "").plain

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
 from runstream.cli.plain_text import clean, one_line, tail
 
@@ -48,3 +49,35 @@ def test_a_tail_is_the_last_rows() -> None:
     assert tail("abcdefgh", 2, 3) == "def\ngh"
     assert tail("日本語です", 1, 4) == "す"
     assert tail("x" * 1_000_000, 2, 10) == "\n".join(["x" * 10] * 2)
+
+
+def test_a_tail_breaks_between_words() -> None:
+    assert tail("the quick brown fox jumps", 9, 11) == "the quick\nbrown fox\njumps"
+    assert tail("  indented text", 9, 11) == "  indented\ntext"
+    assert tail("a verylongwordthatmustbebroken end", 9, 10) == "a\nverylongwo\nrdthatmust\nbebroken\nend"
+    assert tail("日本語 です", 9, 6) == "日本語\nです"
+    assert tail("a\tb\n\nc   ", 9, 20) == "a       b\n\nc"
+
+
+@given(st.lists(st.text(alphabet="abc", min_size=1, max_size=10)), st.integers(10, 30))
+def test_a_tail_holds_whole_words_in_their_order(words: list[str], width: int) -> None:
+    text = " ".join(words)
+    rows = tail(text, 1_000, width).split("\n")
+    assert " ".join(row for row in rows if row) == text
+    last = " ".join(row for row in tail(text, 3, width).split("\n") if row)
+    assert text.endswith(last)
+    assert not last or last.split() == words[-len(last.split()) :]
+
+
+@given(st.text(), st.integers(2, 20), st.integers(1, 5))
+def test_a_tail_never_outgrows_its_room(text: str, width: int, lines: int) -> None:
+    rows = tail(text, lines, width).split("\n")
+    assert len(rows) <= lines
+    assert all(cell_len(row) <= width for row in rows)
+
+
+def test_a_tail_moves_up_as_the_text_grows() -> None:
+    text = "".join(f"word{number} " for number in range(30))
+    before = tail(text, 4, 20).split("\n")
+    after = tail(text + "and one more line", 4, 20).split("\n")
+    assert after[:2] == before[2:] or after[:3] == before[1:]

@@ -3,6 +3,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import pytest
+
+from tests.certificates import OPENSSL, Authority
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -43,6 +47,23 @@ def test_a_folder_serves_one(cli: CommandLine, own_server: ServerProcess, tmp_pa
     taken = cli("serve", "--listen", own_server.address, "--data", str(tmp_path / "other"))
     assert taken.code == 1
     assert own_server.address in taken.err
+
+
+@pytest.mark.skipif(OPENSSL is None, reason="openssl is missing")
+def test_a_file_that_is_no_pem_is_told(cli: CommandLine, tmp_path: Path) -> None:
+    authority = Authority(tmp_path, "ours")
+    certificate, key = (str(file) for file in authority.server())
+    serve = ("serve", "--listen", "127.0.0.1:0", "--data", str(tmp_path / "data"))
+    for files, told in (
+        ((key, key), f"error: --tls-cert {key}: there is no certificate in it (PEM)\n"),
+        ((certificate, certificate), f"error: --tls-key {certificate}: there is no private key in it"),
+        ((certificate, str(tmp_path / "missing")), f"error: --tls-key {tmp_path / 'missing'}: No such file"),
+        ((certificate, key, "--tls-client-ca", key), f"error: --tls-client-ca {key}: there is no certificate in it"),
+    ):
+        refused = cli(*serve, "--tls-cert", files[0], "--tls-key", *files[1:])
+        assert refused.code == 2
+        assert refused.err.startswith(told)
+    assert not (tmp_path / "data").exists()
 
 
 def test_flags_go_before_the_environment_and_that_before_the_file(cli: CommandLine, tmp_path: Path) -> None:

@@ -60,3 +60,8 @@ def test_time_never_runs_backwards() -> None:
 )
 def test_an_age_has_one_unit(ago: timedelta, shown: str) -> None:
     assert times.age(times.timestamp(NOW - ago), NOW) == shown
+
+
+def test_a_clock_shows_the_date_of_another_day() -> None:
+    assert times.clock(NOW, NOW) == f"{NOW.astimezone():%H:%M:%S}"
+    assert times.clock(NOW + timedelta(days=2), NOW) == f"{(NOW + timedelta(days=2)).astimezone():%Y-%m-%d %H:%M:%S}"

@@ -5,7 +5,10 @@ from datetime import UTC, datetime
 from runstream.cli.fold import Fold
 from runstream.cli.transcript import Transcript
 from runstream.v1.agent_execution_pb2 import (
+    APPROVAL_APPROVE,
+    APPROVAL_REJECT,
     CONTROL_CANCEL,
+    CONTROL_PAUSE,
     EXECUTION_COMPLETED,
     EXECUTION_IN_PROGRESS,
     EXECUTION_PENDING,
@@ -13,8 +16,12 @@ from runstream.v1.agent_execution_pb2 import (
     MESSAGE_HUMAN,
     MESSAGE_THINKING,
     MESSAGE_TOOL,
+    TODO_COMPLETED,
     TOOL_CALL_COMPLETED,
+    TOOL_CALL_PENDING,
     TOOL_CALL_RUNNING,
+    TOOL_CALL_SKIPPED,
+    TOOL_CALL_WAITING_APPROVAL,
     AgentExecution,
     AgentExecutionSpec,
     AgentExecutionStatus,
@@ -22,8 +29,11 @@ from runstream.v1.agent_execution_pb2 import (
     ExecutionChange,
     ExecutionControl,
     SubAgentExecution,
+    TodoItem,
     ToolCall,
+    ToolCallApproval,
 )
+from runstream.v1.resource_pb2 import AuditActor
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -131,6 +141,70 @@ def test_a_request_to_end_is_told_once() -> None:
     control = ExecutionControl(action=CONTROL_CANCEL, reason="enough")
     assert telling.tell(ExecutionChange(control=control)) == ["cancel requested: enough"]
     assert telling.status(AgentExecutionStatus(phase=EXECUTION_IN_PROGRESS)) == []
+
+
+def test_a_request_that_is_taken_back_is_told() -> None:
+    telling = Telling()
+    telling.status(AgentExecutionStatus(phase=EXECUTION_IN_PROGRESS))
+    telling.tell(ExecutionChange(control=ExecutionControl(action=CONTROL_PAUSE)))
+    assert telling.tell(ExecutionChange(control=ExecutionControl())) == ["request taken back"]
+    over = ExecutionControl(action=CONTROL_CANCEL, deadline_exceeded=True, requested_by=AuditActor(id="system"))
+    assert telling.tell(ExecutionChange(control=over)) == ["its time is over, end requested"]
+
+
+def test_a_new_attempt_is_told_with_what_becomes_of_the_one_before() -> None:
+    telling = Telling()
+    first = AgentExecutionStatus(phase=EXECUTION_IN_PROGRESS, attempt=1)
+    assert telling.tell(ExecutionChange(status=first, attempt=1)) == []
+    requeued = ExecutionChange(status=AgentExecutionStatus(phase=EXECUTION_PENDING), attempt=1)
+    assert telling.tell(requeued) == []
+    second = AgentExecutionStatus(phase=EXECUTION_IN_PROGRESS, attempt=2)
+    resumed = telling.tell(ExecutionChange(status=second, attempt=2))
+    assert resumed == ["attempt 2 goes on where attempt 1 ended"]
+    third = AgentExecutionStatus(phase=EXECUTION_IN_PROGRESS, attempt=3)
+    anew = telling.tell(ExecutionChange(status=third, attempt=3, supersedes=2))
+    assert anew == ["attempt 3 begins anew; what attempt 2 said and did is dropped"]
+    late = Telling()
+    state = AgentExecution(status=third)
+    state.metadata.revision = 9
+    snapshot = ExecutionChange(snapshot=state, revision=9)
+    late.fold.take(snapshot)
+    assert [line.plain for line in late.transcript.after(snapshot)] == ["attempt 3"]
+
+
+def test_a_new_attempt_may_use_the_ids_of_the_one_before() -> None:
+    telling = Telling(every_step=True)
+    done = AgentExecutionStatus(
+        attempt=1,
+        messages=[AgentMessage(id="m1", type=MESSAGE_TOOL, content="the same")],
+        tool_calls=[ToolCall(id="c", name="search", status=TOOL_CALL_COMPLETED)],
+        todos={"1": TodoItem(content="look", status=TODO_COMPLETED)},
+    )
+    told = telling.tell(ExecutionChange(status=done, attempt=1))
+    assert told == ["tool: the same", "✓ search", "[x] look"]
+    telling.tell(ExecutionChange(status=AgentExecutionStatus(attempt=2), attempt=2, supersedes=1))
+    done.attempt = 2
+    assert telling.tell(ExecutionChange(status=done, attempt=2)) == told
+
+
+def test_a_question_and_its_answer_are_told_where_steps_are_not() -> None:
+    telling = Telling()
+    telling.fold.peek.metadata.id = "aex_1"
+    waiting = ToolCall(id="c", name="deploy", status=TOOL_CALL_WAITING_APPROVAL, approval=ToolCallApproval())
+    assert telling.status(AgentExecutionStatus(tool_calls=[waiting])) == [
+        "? deploy waits for approval",
+        "`runstream approve aex_1 c` lets it run, --skip or --reject refuses it",
+    ]
+    approval = ToolCallApproval(action=APPROVAL_APPROVE, decided_by=AuditActor(id="ada"))
+    decided = ToolCall(id="c", status=TOOL_CALL_PENDING, approval=approval)
+    assert telling.status(AgentExecutionStatus(tool_calls=[decided])) == ["· deploy approved by ada"]
+    running = ToolCall(id="c", status=TOOL_CALL_RUNNING)
+    assert telling.status(AgentExecutionStatus(tool_calls=[running])) == []
+    other = ToolCall(id="d", name="drop", status=TOOL_CALL_WAITING_APPROVAL)
+    telling.status(AgentExecutionStatus(tool_calls=[other]))
+    refusal = ToolCallApproval(action=APPROVAL_REJECT, decided_by=AuditActor(id="bo"), comment="no")
+    refused = ToolCall(id="d", status=TOOL_CALL_SKIPPED, approval=refusal, error="Rejected by bo.")
+    assert telling.status(AgentExecutionStatus(tool_calls=[refused])) == ["- drop rejected by bo: no"]
 
 
 def test_a_long_text_stays_right_however_often_it_is_read() -> None:

@@ -65,3 +65,4 @@ RetryForOption = Annotated[
     ),
 ]
 ExecutionArgument = Annotated[str, typer.Argument(metavar="ID", help="The execution's id.")]
+ReasonOption = Annotated[str, typer.Option("--reason", "-r", metavar="TEXT", help="Why, at most 1000 characters.")]

@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Coroutine
 from dataclasses import fields
 from functools import wraps
-from typing import Concatenate, ParamSpec
+from typing import Concatenate, NoReturn, ParamSpec
 
 import typer
 from grpc.aio import AioRpcError
@@ -55,7 +55,7 @@ def calling(body: Body[P]) -> Callable[..., None]:
     def command(context: typer.Context, **values: object) -> None:
         own = {name: values.pop(name) for name in _NAMES}
         connection = Connection(**own).under(context.obj)  # type: ignore[arg-type]
-        raise typer.Exit(_run(connection, lambda client: body(client, **values)))  # type: ignore[arg-type, call-arg]
+        end(connection, lambda: asyncio.run(_call(connection, lambda client: body(client, **values))))  # type: ignore[arg-type, call-arg]
 
     command.__signature__ = _signature(body)  # type: ignore[attr-defined]
     return command
@@ -69,15 +69,17 @@ def _signature(body: Callable[..., object]) -> inspect.Signature:
     return inspect.Signature([context, *own, *shared])
 
 
-def _run(connection: Connection, body: Callable[[Client], Coroutine[None, None, ExitCode | None]]) -> ExitCode:
+def end(connection: Connection, body: Callable[[], ExitCode | None]) -> NoReturn:
+    """Do what a command does and end with its exit code; what went wrong is told. Raises `typer.Exit`."""
     try:
-        return asyncio.run(_call(connection, body)) or ExitCode.DONE
+        code = body() or ExitCode.DONE
     except KeyboardInterrupt:
-        return ExitCode.INTERRUPTED
+        code = ExitCode.INTERRUPTED
     except Failure as failure:
-        return _fail(connection, failure)
+        code = _fail(connection, failure)
     except AioRpcError as error:
-        return _fail(connection, of_call(error, connection.address))
+        code = _fail(connection, of_call(error, connection))
+    raise typer.Exit(code)
 
 
 async def _call(

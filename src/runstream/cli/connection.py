@@ -12,11 +12,16 @@ from typing import Annotated, Final
 import grpc
 import typer
 
+from runstream.cli import certificates
 from runstream.cli.failure import Misuse
 
 DEFAULT_PORT: Final = 7400
 DEFAULT_SERVER: Final = f"127.0.0.1:{DEFAULT_PORT}"
 DEFAULT_TIMEOUT: Final = 30.0
+_LAST_PORT: Final = 65535
+
+#: What gRPC resolves by itself.
+_SCHEMES: Final = ("unix:", "unix-abstract:", "dns:", "ipv4:", "ipv6:")
 
 #: Without an answer to a ping within the timeout, the server counts as dead. A lost connection is
 #: tried again soon: how long and how often is decided by who made the call.
@@ -135,12 +140,17 @@ class Connection:
     def address(self) -> str:
         """The server's address, with the default port when it names none."""
         server = self.server or DEFAULT_SERVER
-        if server.startswith(("unix:", "unix-abstract:", "dns:", "ipv4:", "ipv6:")):
+        if server.startswith(_SCHEMES):
             return server
         try:
             return f"[{ipaddress.IPv6Address(server.strip('[]'))}]:{DEFAULT_PORT}"
         except ValueError:
             return server if ":" in server else f"{server}:{DEFAULT_PORT}"
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether it is a TLS connection."""
+        return bool(self.tls or (self.tls is None and (self.ca or self.cert)))
 
     @property
     def format(self) -> OutputFormat:
@@ -154,13 +164,34 @@ class Connection:
 
     def open(self) -> grpc.aio.Channel:
         """Return a channel to the server; nothing is sent before the first call. Raises `Misuse`."""
+        self.check()
         options = [*_CHANNEL_OPTIONS]
         if self._is_local():
             options.append(("grpc.enable_http_proxy", 0))
-        credentials = self._credentials()
+        credentials = self.credentials()
         if credentials is None:
             return grpc.aio.insecure_channel(self.address, options=options)
         return grpc.aio.secure_channel(self.address, credentials, options=options)
+
+    def check(self) -> None:
+        """Refuse options that contradict each other, and a port that is none. Raises `Misuse`."""
+        port = self.address.rpartition(":")[2]
+        if port.isdecimal() and not self.address.startswith("unix") and not 0 < int(port) <= _LAST_PORT:
+            raise Misuse(f"--server {self.server}: a port is a number from 1 to {_LAST_PORT}")
+        if (self.cert is None) != (self.key is None):
+            raise Misuse("--cert and --key go together")
+        if self.tls is False and (self.ca or self.cert):
+            raise Misuse("--no-tls does not go with --ca or --cert")
+
+    def credentials(self) -> grpc.ChannelCredentials | None:
+        """Return what the connection is encrypted with; None when it is not. Raises `Misuse`."""
+        if not self.encrypted:
+            return None
+        chain = key = None
+        if self.cert and self.key:
+            chain, key = certificates.read_identity(self.cert, self.key, ("--cert", "--key"))
+        authorities = certificates.read_authorities(self.ca, "--ca")
+        return grpc.ssl_channel_credentials(authorities, private_key=key, certificate_chain=chain)
 
     def _lacks(self, name: str) -> bool:
         return getattr(self, name) is None
@@ -171,24 +202,3 @@ class Connection:
             return ipaddress.ip_address(host).is_loopback
         except ValueError:
             return host == "localhost"
-
-    def _credentials(self) -> grpc.ChannelCredentials | None:
-        if (self.cert is None) != (self.key is None):
-            raise Misuse("--cert and --key go together")
-        given = self.ca or self.cert
-        if self.tls is False and given:
-            raise Misuse("--no-tls does not go with --ca or --cert")
-        if not (self.tls or given):
-            return None
-        return grpc.ssl_channel_credentials(
-            root_certificates=_read(self.ca),
-            private_key=_read(self.key),
-            certificate_chain=_read(self.cert),
-        )
-
-
-def _read(file: Path | None) -> bytes | None:
-    try:
-        return file.read_bytes() if file else None
-    except OSError as error:
-        raise Misuse(f"{file}: {error.strerror or error}") from None

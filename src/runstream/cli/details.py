@@ -60,6 +60,9 @@ def agent(resource: Agent) -> Table:
             ("tools", ", ".join(spec.tools)),
             ("max duration", span(spec.max_duration.ToTimedelta().total_seconds())),
             ("max attempts", str(spec.max_attempts or "")),
+            ("at a time", str(spec.max_concurrent_executions or "")),
+            ("in a session", "several at a time" if spec.concurrent_in_session else ""),
+            ("new attempts", "continue from the one before" if spec.resume_attempts else ""),
             ("default instance", resource.status.default_instance_id),
             ("instructions", spec.instructions),
         ]

@@ -1,4 +1,4 @@
-"""`runstream get`, `delete`, `cancel`, `terminate`, `status`: single executions."""
+"""`runstream get`, `delete`, `status`: single executions."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -9,7 +9,7 @@ import typer
 from google.protobuf.field_mask_pb2 import FieldMask
 from rich.text import Text
 
-from runstream.cli import details, documents, resources, wording
+from runstream.cli import asking, details, documents, wording
 from runstream.cli.arguments import ExecutionArgument, YesOption
 from runstream.cli.calling import calling
 from runstream.cli.client import Client
@@ -21,16 +21,12 @@ from runstream.model.merge import REPLACEABLE_FIELDS
 from runstream.v1.agent_execution_pb2 import AgentExecution, AgentExecutionStatus, ExecutionChange
 from runstream.v1.agent_execution_service_pb2 import (
     AgentExecutionUpdateStatusInput,
-    CancelAgentExecutionInput,
     GetAgentExecutionRequest,
-    TerminateAgentExecutionInput,
 )
 from runstream.v1.resource_pb2 import RESOURCE_VIEW_BASIC, RESOURCE_VIEW_FULL, ResourceId
 
 #: How wide a line is at most where the width of a terminal says nothing.
 _WIDTH = 200
-
-ReasonOption = Annotated[str, typer.Option("--reason", "-r", metavar="TEXT", help="Why, at most 1000 characters.")]
 
 
 @calling
@@ -59,31 +55,8 @@ async def delete(
     yes: YesOption = False,
 ) -> None:
     """Delete executions in any phase; what they said and did is gone."""
-    resources.confirm(executions, "", yes=yes)
-    deleted = [await client.call(client.commands.Delete, ResourceId(value=each)) for each in executions]
-    client.output.records(deleted, [_done(each, "deleted") for each in deleted])
-
-
-@calling
-async def cancel(client: Client, execution: ExecutionArgument, *, reason: ReasonOption = "") -> None:
-    """Ask an execution to end; it is CANCELLED when its runner gives up, or after a grace period.
-
-    One that is not at work yet is CANCELLED at once.
-    """
-    request = CancelAgentExecutionInput(id=execution, reason=reason)
-    cancelled = await client.call(client.commands.Cancel, request)
-    asked = cancelled.status.HasField("control")
-    what = "asked to cancel" if asked else phase_name(cancelled.status.phase)
-    client.output.records([cancelled], [_done(cancelled, what)])
-
-
-@calling
-async def terminate(client: Client, execution: ExecutionArgument, *, reason: ReasonOption = "") -> None:
-    """End an execution at once, without asking its runner: TERMINATED."""
-    request = TerminateAgentExecutionInput(id=execution, reason=reason)
-    terminated = await client.call(client.commands.Terminate, request)
-    what = phase_name(terminated.status.phase)
-    client.output.records([terminated], [_done(terminated, what)])
+    await asking.confirm_deletion(executions, "", yes=yes)
+    await client.output.report((await _delete(client, each) for each in executions), many=len(executions) > 1)
 
 
 @calling
@@ -133,7 +106,12 @@ async def status(  # noqa: PLR0913 — one parameter per option
     )
     updated = await client.call(client.commands.UpdateStatus, request)
     what = f"{phase_name(updated.status.phase)}, revision {updated.metadata.revision}"
-    client.output.records([updated], [_done(updated, what)])
+    client.output.done(updated, wording.done(updated, what))
+
+
+async def _delete(client: Client, execution_id: str) -> tuple[AgentExecution, str]:
+    deleted = await client.call(client.commands.Delete, ResourceId(value=execution_id))
+    return deleted, wording.done(deleted, "deleted")
 
 
 def _print(client: Client, execution: AgentExecution) -> None:
@@ -141,6 +119,7 @@ def _print(client: Client, execution: AgentExecution) -> None:
     rows = [
         *details.metadata(execution.metadata, state.audit.spec_audit),
         ("phase", phase_text(state.phase)),
+        ("asked for", wording.control(state.control) if state.HasField("control") else ""),
         ("agent", spec.agent_id),
         ("session", spec.session_id),
         ("model", spec.execution_config.model_name),
@@ -186,7 +165,3 @@ def _check_replaced(names: Sequence[str]) -> None:
     if unknown:
         known = ", ".join(sorted(REPLACEABLE_FIELDS))
         raise Misuse(f"--replace {unknown[0]}: cannot be replaced; there are {known}")
-
-
-def _done(execution: AgentExecution, what: str) -> str:
-    return f"execution {execution.metadata.id} {what}"

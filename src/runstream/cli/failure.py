@@ -16,6 +16,7 @@ import grpc
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpc_status import rpc_status
 
+from runstream.cli import unreachable
 from runstream.cli.exit_codes import ExitCode
 from runstream.cli.plain_text import clean
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from google.rpc.status_pb2 import Status
+
+    from runstream.cli.connection import Connection
 
 _NO_ANSWER: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
 #: What a stream ends with when the connection breaks; also what a server may answer by itself.
@@ -94,20 +97,21 @@ class Misuse(Failure):
         super().__init__(message, code="USAGE", exit_code=ExitCode.USAGE)
 
 
-def of_call(error: grpc.aio.AioRpcError, server: str) -> Failure:
-    """Return the failure of a call to `server`."""
+def of_call(error: grpc.aio.AioRpcError, connection: Connection) -> Failure:
+    """Return the failure of a call over `connection`."""
     code = error.code()
     status = _status(error)
     message = error.details() or code.name
     unanswered = code in _NO_ANSWER and status is None
+    hint = unreachable.hint(message, connection) if unanswered else ""
     if unanswered:
-        message = f"{_what_happened(code)} {server}: {message}"
+        message = f"{_what_happened(code)} {connection.address}: {message}"
     return Failure(
         message,
         code=code.name,
         reason=_reason(status),
         fields=_fields(status),
-        hint="is the server running? start one with `runstream serve`" if unanswered else "",
+        hint=hint,
         exit_code=ExitCode.UNREACHABLE if code in _NO_ANSWER else ExitCode.CALL_FAILED,
     )
 

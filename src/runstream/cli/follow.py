@@ -15,7 +15,8 @@ from grpc.aio import AioRpcError
 from runstream.cli.failure import is_lost_connection
 from runstream.cli.patience import Patience
 from runstream.v1.agent_execution_pb2 import ExecutionChange
-from runstream.v1.agent_execution_service_pb2 import WatchAgentExecutionRequest
+from runstream.v1.agent_execution_service_pb2 import GetAgentExecutionRequest, WatchAgentExecutionRequest
+from runstream.v1.resource_pb2 import RESOURCE_VIEW_BASIC
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -68,13 +69,14 @@ class Follower:
         """
         patience = Patience(self.retry_for)
         while True:
-            call = self._call()
+            call = None
             try:
-                if await self._opened(call):
-                    self.connected = True
-                    if patience.lost:
-                        patience.resumed()
-                        yield Resumed(self.after)
+                if patience.lost:
+                    await self._answered()
+                    patience.resumed()
+                    yield Resumed(self.after)
+                call = self._call()
+                self.connected = await self._opened(call) or self.connected
                 async for change in call:
                     self.after = change.revision
                     yield change
@@ -86,8 +88,14 @@ class Follower:
             else:
                 return
             finally:
-                call.cancel()
+                if call is not None:
+                    call.cancel()
             await asyncio.sleep(delay)
+
+    async def _answered(self) -> None:
+        """Wait until the server has answered a call; that it has a connection says nothing while it shuts down."""
+        request = GetAgentExecutionRequest(value=self.execution_id, view=RESOURCE_VIEW_BASIC)
+        await self.client.call(self.client.queries.Get, request)
 
     def _call(self) -> UnaryStreamCall[WatchAgentExecutionRequest, ExecutionChange]:
         return self.client.queries.Watch(

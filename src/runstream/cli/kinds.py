@@ -62,6 +62,7 @@ class Kind(Generic[R]):
     commands: Callable[[Channel], Commands[R]]
     queries: Callable[[Channel], Queries[R]]
     references: Callable[[Channel], References[R]] | None = None
+    """None for a kind without unique slugs."""
 
 
 AGENT: Final = Kind(

@@ -2,11 +2,12 @@
 
 import os
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
-from runstream.cli import agents, executions, instances, sessions
+from runstream.cli import agents, answers, control, executions, instances, sessions
 from runstream.cli.apply import apply
 from runstream.cli.connection import (
     CaOption,
@@ -18,17 +19,18 @@ from runstream.cli.connection import (
     TimeoutOption,
     TlsOption,
 )
-from runstream.cli.examples import examples
 from runstream.cli.exit_codes import MEANINGS, ExitCode
+from runstream.cli.help_texts import add_command
 from runstream.cli.listing import list_executions
 from runstream.cli.plain_text import clean
 from runstream.cli.run import run
+from runstream.cli.runner import runner
 from runstream.cli.serve import serve
 from runstream.cli.watch import watch
 
 _EXECUTIONS = "Executions"
 _RESOURCES = "Agents, instances and sessions"
-_SERVER = "Server"
+_SERVER = "Server and runners"
 
 _EXIT_CODES = "\n".join(("[bold]Exit codes[/bold]", *(f"{code.value:>3}  {text}" for code, text in MEANINGS.items())))
 
@@ -71,58 +73,59 @@ def set_connection(  # noqa: PLR0913 — one parameter per option
     context.obj = given.under(Connection(server=os.environ.get("RUNSTREAM_SERVER") or None))
 
 
-app.command(
-    rich_help_panel=_EXECUTIONS,
-    epilog=examples(
-        'runstream run researcher "What changed in the news today?"',
-        'runstream run researcher "And yesterday?" --session ses_…',
-        'runstream run deployer "Ship it" --env STAGE=prod --secret TOKEN --detach',
-        "runstream run -f execution.yaml -o json",
-    ),
-)(run)
-app.command(
-    rich_help_panel=_EXECUTIONS,
-    epilog=examples(
-        "runstream watch aex_…",
-        "runstream watch aex_… --changes -o json",
-        "runstream watch aex_… --from-revision 12",
-    ),
-)(watch)
-app.command(
-    "list",
-    rich_help_panel=_EXECUTIONS,
-    epilog=examples(
-        "runstream list",
-        "runstream list --phase in-progress --agent researcher --created-after 2h",
-        "runstream list --label team=web --all -o json",
-        "runstream list --watch",
-    ),
-)(list_executions)
-app.command(rich_help_panel=_EXECUTIONS, epilog=examples("runstream get aex_…", "runstream get aex_… -o json"))(
-    executions.get
-)
-app.command(rich_help_panel=_EXECUTIONS, epilog=examples('runstream cancel aex_… --reason "no longer needed"'))(
-    executions.cancel
-)
-app.command(rich_help_panel=_EXECUTIONS, epilog=examples('runstream terminate aex_… --reason "runaway"'))(
-    executions.terminate
-)
-app.command(
-    rich_help_panel=_EXECUTIONS,
-    epilog=examples(
-        "runstream status aex_… --phase in-progress",
-        """runstream status aex_… --data '{"messages": [{"id": "m1", "content_append": "Hi"}]}'""",
-        "runstream status aex_… -f delta.yaml --sequence 7 --replace todos",
-    ),
-)(executions.status)
-app.command(
-    rich_help_panel=_EXECUTIONS, epilog=examples("runstream delete aex_…", "runstream delete aex_… aex_… --yes")
-)(executions.delete)
+def _add(panel: str, command: Callable[..., Any], *examples: str, name: str | None = None) -> None:
+    add_command(app, command, *(f"runstream {example}" for example in examples), name=name, panel=panel)
 
-app.command(
-    rich_help_panel=_RESOURCES,
-    epilog=examples("runstream apply -f agents.yaml", "cat *.yaml | runstream apply -f -"),
-)(apply)
+
+_add(
+    _EXECUTIONS,
+    run,
+    'run researcher "What changed in the news today?"',
+    'run researcher "And yesterday?" --session ses_…',
+    'run deployer "Ship it" --env STAGE=prod --secret TOKEN --detach',
+    "run -f execution.yaml -o json",
+)
+_add(_EXECUTIONS, watch, "watch aex_…", "watch aex_… --changes -o json", "watch aex_… --from-revision 12")
+_add(
+    _EXECUTIONS,
+    list_executions,
+    "list",
+    "list --phase in-progress --agent researcher --created-after 2h",
+    "list --label team=web --all -o json",
+    "list --watch",
+    name="list",
+)
+_add(_EXECUTIONS, executions.get, "get aex_…", "get aex_… -o json")
+_add(
+    _EXECUTIONS,
+    answers.approve,
+    "approve aex_…",
+    'approve aex_… call_7 --reject --comment "not on a Friday"',
+    "approve aex_… --all",
+)
+_add(
+    _EXECUTIONS,
+    answers.send_input,
+    "input aex_…",
+    'input aex_… "The blue one"',
+    "input aex_… - < it.txt",
+    name="input",
+)
+_add(_EXECUTIONS, control.pause, 'pause aex_… --reason "wait for the release"')
+_add(_EXECUTIONS, control.resume, "resume aex_…")
+_add(_EXECUTIONS, control.cancel, 'cancel aex_… --reason "no longer needed"')
+_add(_EXECUTIONS, control.terminate, 'terminate aex_… --reason "runaway"')
+_add(_EXECUTIONS, control.recover, 'recover aex_… --reason "the model is back"')
+_add(
+    _EXECUTIONS,
+    executions.status,
+    "status aex_… --phase in-progress",
+    """status aex_… --data '{"messages": [{"id": "m1", "content_append": "Hi"}]}'""",
+    "status aex_… -f delta.yaml --sequence 7 --replace todos",
+)
+_add(_EXECUTIONS, executions.delete, "delete aex_…", "delete aex_… aex_… --yes")
+
+_add(_RESOURCES, apply, "apply -f agents.yaml", "apply -f agents.yaml -f sessions.yaml", "apply -f - < all.yaml")
 app.add_typer(agents.app, name="agent", help="Agents: what can be run.", rich_help_panel=_RESOURCES)
 app.add_typer(
     instances.app, name="instance", help="Instances: an agent with its environment.", rich_help_panel=_RESOURCES
@@ -131,20 +134,24 @@ app.add_typer(
     sessions.app, name="session", help="Sessions: conversations with an instance.", rich_help_panel=_RESOURCES
 )
 
-app.command(
-    rich_help_panel=_SERVER,
-    epilog=examples(
-        "runstream serve",
-        "runstream serve --listen 127.0.0.1:0 --data /var/lib/runstream",
-        "runstream serve --listen 0.0.0.0:7400 --tls-cert server.pem --tls-key server.key --tls-client-ca ca.pem",
-    ),
-)(serve)
+_add(
+    _SERVER,
+    serve,
+    "serve",
+    "serve --listen 127.0.0.1:0 --data /var/lib/runstream",
+    "serve --listen 0.0.0.0:7400 --tls-cert server.pem --tls-key server.key --tls-client-ca ca.pem",
+)
+_add(
+    _SERVER,
+    runner,
+    "runner --import my_agents:agents",
+    "runner --import my_agents:research --agent researcher --capacity 2",
+    "runner --import my_agents:agents --server runs.example.com:7400 --tls",
+)
 
 
 def main() -> None:
     """Run the command line; never returns."""
-    # What the gRPC core logs about lost connections is told by the commands themselves.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")

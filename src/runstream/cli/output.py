@@ -22,7 +22,7 @@ from runstream.cli.connection import OutputFormat
 from runstream.cli.plain_text import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from rich.console import RenderableType
 
@@ -82,15 +82,25 @@ class Output:
         else:
             self._structure(_plain(message))
 
-    def records(self, messages: Sequence[Message], persons: Sequence[str]) -> None:
-        """Write what was done to several messages; a person gets one line for each."""
-        if self.for_people:
-            for person in persons:
+    def done(self, message: Message, person: str) -> None:
+        """Write what was done to one message; a person gets a line that says so."""
+        self.record(message, Text(clean(person)))
+
+    async def report(self, done: AsyncIterator[tuple[Message, str]], *, many: bool) -> None:
+        """Write what is done to messages, also when something fails after some of them.
+
+        A person gets the line of each as it is done. A script gets them at the end: an object with `entries`, or the
+        message itself when there were not `many` to do.
+        """
+        messages: list[Message] = []
+        try:
+            async for message, person in done:
+                messages.append(message)
                 self.say(person)
-        elif len(messages) == 1:
-            self._structure(_plain(messages[0]))
-        else:
-            self._structure({"entries": [_plain(message) for message in messages]})
+        finally:
+            if messages and not self.for_people:
+                plain = [_plain(message) for message in messages]
+                self._structure({"entries": plain} if many else plain[0])
 
     def page(self, entries: Sequence[M], columns: Sequence[Column[M]], next_page_token: str) -> None:
         """Write a list: a table, or an object with `entries` and `next_page_token`."""

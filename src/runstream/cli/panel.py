@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
 
-from runstream.cli import times, wording
+from runstream.cli import times, waiting, wording
 from runstream.cli.phases import OPEN_SUB_AGENTS, OPEN_TOOL_CALLS, WORKING, phase_text
 from runstream.cli.plain_text import tail
 from runstream.model.phases import is_terminal
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _FRAMES: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _LEAST_TEXT: Final = 3
+_MOST_COMMANDS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Panel:
             head.append(Text(notice, style="yellow"))
         if status.HasField("control"):
             head.append(wording.control(status.control))
+        head += self._to_do(execution)
         foot = self._footline(status)
         # Three sections share what the text leaves, each with a line more for what does not fit.
         share = max((self.height - len(head) - len(foot) - _LEAST_TEXT) // 3 - 1, 1)
@@ -67,6 +69,14 @@ class Panel:
         ]
         return Text(" ").join(part for part in parts if part)
 
+    def _to_do(self, execution: AgentExecution) -> list[Text]:
+        """Return the commands that the execution waits for, whole: they are there to be copied."""
+        commands = waiting.commands(execution)
+        rest = len(commands) - _MOST_COMMANDS
+        notes = [*commands[:_MOST_COMMANDS], *([f"{WORKING} {rest} more to decide"] if rest > 0 else [])]
+        rows = [row for note in notes for row in tail(note, self.height, self.width).split("\n")]
+        return [Text(row, style="yellow") for row in rows]
+
     def _texts(
         self,
         status: AgentExecutionStatus,
@@ -81,7 +91,8 @@ class Panel:
         lines: list[Text] = []
         for message, told in speakers:
             owner = wording.owner_name(status, message.owner_id)
-            text = tail(message.content[told:], share, self.width - len(owner) - 16)
+            room_beside = self.width - wording.speaker(message.type, owner).cell_len
+            text = tail(message.content[told:], share, room_beside)
             said = wording.spoken(message.type, owner, text)
             lines += said.split("\n", allow_blank=True)[-share:]
         return lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from rich.cells import chop_cells
+from rich.cells import cell_len, chop_cells
 
 #: The sequences that begin with ESC, whole: operating system commands and other strings up to their
 #: terminator, control sequences up to their final byte, everything else as the standard shapes it.
@@ -20,6 +20,8 @@ _LINE_END: Final = re.compile(r"\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 #: What is left of C0 (but tab and line feed), DEL, C1; and the marks that reorder what is shown.
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _SPACE: Final = re.compile(r"\s+")
+#: A word with the space after it; the space that a line begins with is one as well.
+_WORD: Final = re.compile(r"^\s+|\S+\s*")
 
 
 def clean(text: str) -> str:
@@ -36,10 +38,27 @@ def one_line(text: str, width: int) -> str:
 
 
 def tail(text: str, lines: int, width: int) -> str:
-    """Return the end of `text`, cleaned: at most `lines` lines when wrapped at `width` columns."""
+    """Return the end of `text`, cleaned: at most `lines` lines of at most `width` columns, broken between words.
+
+    While the text grows, what is shown of it moves up and is seldom broken anew.
+    """
     width = max(width, 2)
-    end = clean(text[-(lines * width + width) :])
-    rows: list[str] = []
-    for line in end.split("\n"):
-        rows += chop_cells(line, width) or [""]
+    most = lines * width
+    start = max(len(text) - most - width, 0) // most * most
+    rows = [row for line in clean(text[start:]).split("\n") for row in _rows(line, width)]
     return "\n".join(rows[-lines:])
+
+
+def _rows(line: str, width: int) -> list[str]:
+    """Return a line in rows of at most `width` columns; a word that is wider than one is broken."""
+    rows, row, used = [], "", 0
+    for word in _WORD.findall(line.expandtabs()):
+        bare = word.rstrip()
+        if row and used + cell_len(bare) > width:
+            rows.append(row.rstrip())
+            row, used = "", 0
+        *whole, last = chop_cells(bare, width) or [""]
+        rows += whole
+        row += last + word[len(bare) :]
+        used = cell_len(row)
+    return [*rows, row.rstrip()]

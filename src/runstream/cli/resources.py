@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeAlias
 
-import typer
+from google.protobuf.message import Message
 
-from runstream.cli.client import idempotent
-from runstream.cli.failure import Failure, Misuse
+from runstream.cli.client import Client, idempotent
+from runstream.cli.failure import Misuse
 from runstream.cli.kinds import AGENT, INSTANCE, Kind, R
-from runstream.cli.plain_text import clean
 from runstream.v1.agent_instance_pb2 import AgentInstance
 from runstream.v1.resource_pb2 import ResourceDeleteInput, ResourceId, ResourceReference
 from runstream.v1.session_pb2 import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from runstream.cli.client import Client
     from runstream.cli.documents import Document
+    from runstream.v1.agent_pb2 import Agent
     from runstream.v1.resource_pb2 import ResourceMetadata
+
+#: Applies one resource; returns it as it is then, and the line that tells so.
+Application: TypeAlias = Callable[[Client], Awaitable[tuple[Message, str]]]
 
 
 def is_id(name: str) -> bool:
@@ -43,52 +43,50 @@ async def identify(client: Client, kind: Kind[R], name: str, org: str = "") -> s
     return name if is_id(name) else (await find(client, kind, name, org)).metadata.id
 
 
-async def parse(client: Client, kind: Kind[R], document: Document) -> R:
-    """Return the resource of a document; it may name others by slug. Raises `Misuse`."""
+def parse(kind: Kind[R], document: Document) -> R:
+    """Return the resource of a document, in which others may be named by slug. Raises `Misuse`."""
     if document.kind not in {"", kind.name}:
         raise Misuse(f"{document.place}: the kind is {document.kind!r}, not {kind.name!r}")
-    resource = document.parse(kind.message())
-    org = resource.metadata.org
-    if isinstance(resource, AgentInstance):
-        spec = resource.spec
-        spec.agent_id = spec.agent_id and await identify(client, AGENT, spec.agent_id, org)
-    elif isinstance(resource, Session):
-        named = resource.spec.agent_instance_id
-        resource.spec.agent_instance_id = named and await identify(client, INSTANCE, named, org)
-    return resource
+    return document.parse(kind.message())
 
 
-async def create(client: Client, kind: Kind[R], resource: R, idempotency_key: str = "") -> R:
-    """Create one resource."""
-    metadata = idempotent(idempotency_key)
-    return await client.call(kind.commands(client.channel).Create, resource, metadata)
+async def create(client: Client, kind: Kind[R], resource: R, idempotency_key: str = "") -> tuple[R, str]:
+    """Create a resource; return it, and the line that tells so."""
+    await _resolve(client, resource)
+    created = await client.call(kind.commands(client.channel).Create, resource, idempotent(idempotency_key))
+    return created, done(kind, created.metadata, "created")
 
 
-async def apply(client: Client, kind: Kind[R], document: Document) -> tuple[R, str]:
-    """Create or update what a document says; return it, and the line that tells so."""
-    resource = await parse(client, kind, document)
-    applied = await client.call(kind.commands(client.channel).Apply, resource)
-    revision = applied.metadata.revision
-    return applied, done(kind, applied.metadata, f"applied, revision {revision}")
+def application(kind: Kind[R], document: Document) -> Application:
+    """Return what creates or updates the resource of a document, which is parsed by now. Raises `Misuse`."""
+    resource = parse(kind, document)
+
+    async def apply(client: Client) -> tuple[Message, str]:
+        await _resolve(client, resource)
+        applied = await client.call(kind.commands(client.channel).Apply, resource)
+        return applied, done(kind, applied.metadata, f"applied, revision {applied.metadata.revision}")
+
+    return apply
 
 
-async def delete(client: Client, kind: Kind[R], name: str, org: str, *, cascade: bool) -> R:
-    """Delete what is named by an id or a slug, with `cascade` what uses it too."""
+async def delete(client: Client, kind: Kind[R], name: str, org: str, *, cascade: bool) -> tuple[R, str]:
+    """Delete what an id or a slug names, with `cascade` what uses it too; return it, and the line that tells so."""
     request = ResourceDeleteInput(value=await identify(client, kind, name, org), cascade=cascade)
-    return await client.call(kind.commands(client.channel).Delete, request)
-
-
-def confirm(what: Sequence[str], consequence: str, *, yes: bool) -> None:
-    """Ask whether to go on. Raises `Failure` when the answer is no, `Misuse` when there is no terminal to ask on."""
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise Misuse("nothing was deleted: there is no terminal to ask on; add --yes")
-    question = f"Delete {', '.join(what)}{consequence}?"
-    if not typer.confirm(clean(question), err=True):
-        raise Failure("nothing was deleted", code="DECLINED")
+    deleted = await client.call(kind.commands(client.channel).Delete, request)
+    return deleted, done(kind, deleted.metadata, "deleted")
 
 
 def done(kind: Kind[R], metadata: ResourceMetadata, what: str) -> str:
     """Return the line that tells what was done to a resource."""
     return f"{kind.title} {metadata.slug or metadata.name} ({metadata.id}) {what}"
+
+
+async def _resolve(client: Client, resource: Agent | AgentInstance | Session) -> None:
+    """Put ids where a resource names others by slug."""
+    org = resource.metadata.org
+    if isinstance(resource, AgentInstance):
+        agent = resource.spec.agent_id
+        resource.spec.agent_id = agent and await identify(client, AGENT, agent, org)
+    elif isinstance(resource, Session):
+        instance = resource.spec.agent_instance_id
+        resource.spec.agent_instance_id = instance and await identify(client, INSTANCE, instance, org)

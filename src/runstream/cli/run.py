@@ -93,7 +93,7 @@ async def run(  # noqa: PLR0913 — one parameter per option
         if client.output.for_people:
             client.output.note(f"execution {created.metadata.id}")
         return await follow_live(client, created.metadata.id, retry_for, connected=True)
-    client.output.records([created], [created.metadata.id])
+    client.output.done(created, created.metadata.id)
     if client.output.for_people:
         client.output.note(f"follow it with `runstream watch {created.metadata.id}`")
     return None

@@ -6,7 +6,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from runstream.cli import certificates
 from runstream.cli.exit_codes import ExitCode
+from runstream.cli.failure import Misuse
 from runstream.cli.plain_text import clean
 
 _TLS = "TLS"
@@ -52,6 +54,20 @@ def serve(  # noqa: PLR0913 — one parameter per setting
     cancel_grace: Annotated[
         float | None,
         typer.Option(metavar="SECONDS", help="How long a runner has to give up what was cancelled. Default: 30."),
+    ] = None,
+    lease_duration: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="How long after its last heartbeat a runner has lost what it works on. Default: 15.",
+        ),
+    ] = None,
+    retry_backoff: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="How long an execution waits that has lost its runner; doubled each time. Default: 1.",
+        ),
     ] = None,
     drain_timeout: Annotated[
         float | None,
@@ -109,6 +125,8 @@ def serve(  # noqa: PLR0913 — one parameter per setting
             allow_plaintext_network=allow_plaintext_network or None,
             max_message_bytes=max_message_bytes,
             cancel_grace=cancel_grace,
+            lease_duration=lease_duration,
+            retry_backoff=retry_backoff,
             drain_timeout=drain_timeout,
             log_format=log_format and log_format.value,
             log_level=log_level and log_level.value,
@@ -116,9 +134,20 @@ def serve(  # noqa: PLR0913 — one parameter per setting
     except ValueError as error:
         _refuse(_wrong_settings(error), ExitCode.USAGE)
     try:
+        _check_certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+    except Misuse as misuse:
+        _refuse(misuse.message, misuse.exit_code)
+    try:
         run_server(settings)
     except Exception as error:  # noqa: BLE001 — whatever keeps a server from starting is told on a line
         _refuse(_told(error), ExitCode.CALL_FAILED)
+
+
+def _check_certificates(cert: Path | None, key: Path | None, client_ca: Path | None) -> None:
+    """Refuse files that gRPC cannot use; all it says of them is that it cannot listen. Raises `Misuse`."""
+    if cert and key:
+        certificates.read_identity(cert, key, ("--tls-cert", "--tls-key"))
+    certificates.read_authorities(client_ca, "--tls-client-ca")
 
 
 def _refuse(message: str, code: ExitCode) -> NoReturn:

@@ -1,15 +1,12 @@
 """`runstream session`: writes sessions down, shows and deletes them."""
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
-from runstream.cli import details, documents, pairs, resources, tables
+from runstream.cli import details, resources, tables
 from runstream.cli.arguments import (
     AllOption,
-    CascadeOption,
-    FilesOption,
     IdempotencyKeyOption,
     LabelsOption,
     LimitOption,
@@ -18,40 +15,19 @@ from runstream.cli.arguments import (
     PageTokenOption,
     TagFilter,
     TagsOption,
-    YesOption,
 )
-from runstream.cli.calling import calling
-from runstream.cli.client import Client, collect
-from runstream.cli.examples import examples
+from runstream.cli.client import Client
 from runstream.cli.failure import Failure, Misuse
-from runstream.cli.kinds import AGENT, INSTANCE, SESSION
-from runstream.v1.resource_pb2 import ResourceMetadata
-from runstream.v1.session_pb2 import Session, SessionList, SessionSpec
+from runstream.cli.kind_app import KindApp, new_metadata
+from runstream.cli.kinds import AGENT, SESSION
+from runstream.v1.session_pb2 import Session, SessionSpec
 from runstream.v1.session_service_pb2 import ListSessionsByAgentRequest, ListSessionsRequest
 from runstream.v1.session_service_pb2_grpc import SessionQueryControllerStub
 
-app = typer.Typer(no_args_is_help=True)
-
-SessionArgument = Annotated[str, typer.Argument(metavar="ID", help="The session's id.")]
-SessionsArgument = Annotated[list[str], typer.Argument(metavar="ID…", help="The sessions' ids.")]
+_kind = KindApp(SESSION, details.session, tables.sessions)
+app = _kind.app
 
 
-@app.command(epilog=examples("runstream session apply -f sessions.yaml"))
-@calling
-async def apply(client: Client, *, file: FilesOption) -> None:
-    """Create sessions, or update those that exist; `spec.agent_instance_id` may be a slug."""
-    applied = [await resources.apply(client, SESSION, each) for each in documents.read(file)]
-    client.output.records([session for session, _ in applied], [line for _, line in applied])
-
-
-@app.command(
-    epilog=examples(
-        "runstream session create --instance staging --subject 'The quarterly report'",
-        "runstream session create --agent researcher",
-        "runstream session create -f session.yaml",
-    )
-)
-@calling
 async def create(  # noqa: PLR0913 — one parameter per option
     client: Client,
     name: Annotated[str, typer.Argument(metavar="[NAME]", help="The session's name.")] = "",
@@ -68,33 +44,15 @@ async def create(  # noqa: PLR0913 — one parameter per option
     """Create sessions: one on an instance, or those of a file."""
     if sum(map(bool, (file, instance, agent))) != 1:
         raise Misuse("give one of --instance, --agent, and -f FILE")
-    if file:
-        sessions = [await resources.parse(client, SESSION, each) for each in documents.read(file)]
-    else:
-        instance_id = await _instance(client, instance, agent, org)
-        labels = pairs.parse(label or (), "--label")
-        metadata = ResourceMetadata(name=name, org=org, labels=labels, tags=tag or ())
+
+    async def one() -> Session:
+        instance_id = instance or await _default_instance(client, agent, org)
         spec = SessionSpec(agent_instance_id=instance_id, subject=subject)
-        sessions = [Session(metadata=metadata, spec=spec)]
-    if idempotency_key and len(sessions) > 1:
-        raise Misuse("--idempotency-key is for one session")
-    created = [await resources.create(client, SESSION, each, idempotency_key) for each in sessions]
-    client.output.records(created, [resources.done(SESSION, each.metadata, "created") for each in created])
+        return Session(metadata=new_metadata(name, org, label, tag), spec=spec)
+
+    await _kind.create(client, file, one, idempotency_key)
 
 
-@app.command(epilog=examples("runstream session get ses_…"))
-@calling
-async def get(client: Client, session: SessionArgument) -> None:
-    """Show a session."""
-    found = await resources.find(client, SESSION, session)
-    client.output.record(found, details.session(found))
-
-
-@app.command(
-    "list",
-    epilog=examples("runstream session list", "runstream session list --agent researcher --all"),
-)
-@calling
 async def list_sessions(  # noqa: PLR0913 — one parameter per option
     client: Client,
     *,
@@ -112,34 +70,19 @@ async def list_sessions(  # noqa: PLR0913 — one parameter per option
     agent_id = await resources.identify(client, AGENT, agent, org) if agent else ""
 
     async def fetch(size: int, token: str) -> tuple[list[Session], str]:
-        page = await _page(
-            client, queries, agent_id, ListSessionsRequest(page_size=size, page_token=token, tags=tag or ())
-        )
+        if agent_id:
+            of_agent = ListSessionsByAgentRequest(agent_id=agent_id, page_size=size, page_token=token)
+            page = await client.call(queries.ListByAgent, of_agent)
+        else:
+            of_all = ListSessionsRequest(page_size=size, page_token=token, tags=tag or ())
+            page = await client.call(queries.List, of_all)
         return [*page.entries], page.next_page_token
 
-    sessions, rest = await collect(fetch, None if all_ else limit, page_token)
-    client.output.page(sessions, tables.sessions(datetime.now(UTC)), rest)
+    await _kind.show_page(client, fetch, None if all_ else limit, page_token)
 
 
-@app.command(epilog=examples("runstream session delete ses_… --cascade"))
-@calling
-async def delete(
-    client: Client,
-    sessions: SessionsArgument,
-    *,
-    cascade: CascadeOption = False,
-    yes: YesOption = False,
-) -> None:
-    """Delete sessions; those with executions only with --cascade."""
-    resources.confirm(sessions, " with all executions" if cascade else "", yes=yes)
-    deleted = [await resources.delete(client, SESSION, each, "", cascade=cascade) for each in sessions]
-    client.output.records(deleted, [resources.done(SESSION, each.metadata, "deleted") for each in deleted])
-
-
-async def _instance(client: Client, instance: str, agent: str, org: str) -> str:
-    """Return the id of the instance, or of the agent's default one. Raises `Failure`."""
-    if instance:
-        return await resources.identify(client, INSTANCE, instance, org)
+async def _default_instance(client: Client, agent: str, org: str) -> str:
+    """Return the id of an agent's default instance. Raises `Failure`."""
     found = await resources.find(client, AGENT, agent, org)
     if not found.status.default_instance_id:
         raise Failure(
@@ -150,13 +93,15 @@ async def _instance(client: Client, instance: str, agent: str, org: str) -> str:
     return found.status.default_instance_id
 
 
-async def _page(
-    client: Client,
-    queries: SessionQueryControllerStub,
-    agent_id: str,
-    request: ListSessionsRequest,
-) -> SessionList:
-    if not agent_id:
-        return await client.call(queries.List, request)
-    of_agent = ListSessionsByAgentRequest(agent_id=agent_id, page_size=request.page_size, page_token=request.page_token)
-    return await client.call(queries.ListByAgent, of_agent)
+_kind.add_apply(
+    "Create sessions, or update those that exist; `spec.agent_instance_id` may be a slug.", "apply -f sessions.yaml"
+)
+_kind.command(
+    create,
+    "create --instance staging --subject 'The quarterly report'",
+    "create --agent researcher",
+    "create -f session.yaml",
+)
+_kind.add_get("Show a session.", "get ses_…")
+_kind.command(list_sessions, "list", "list --agent researcher --all", name="list")
+_kind.add_delete("Delete sessions; those with executions only with --cascade.", "executions", "delete ses_… --cascade")

@@ -83,6 +83,12 @@ def brief(span: timedelta | None) -> str:
     return f"{days}d{hours_rest}h" if days else f"{hours}h{minutes_rest:02}m"
 
 
+def clock(moment: datetime, now: datetime) -> str:
+    """Return a moment as a local clock shows it, with the date when that is not today's."""
+    local = moment.astimezone()
+    return f"{local:%H:%M:%S}" if local.date() == now.astimezone().date() else f"{local:%Y-%m-%d %H:%M:%S}"
+
+
 def age(stamp: Timestamp, now: datetime) -> str:
     """Return how long ago `stamp` was, in one unit as in `5m`; empty when it is unset."""
     if not stamp.seconds:

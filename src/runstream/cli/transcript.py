@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from rich.text import Text
 
-from runstream.cli import wording
+from runstream.cli import waiting, wording
 from runstream.cli.phases import OPEN_SUB_AGENTS, OPEN_TOOL_CALLS, phase_text
 from runstream.model.phases import is_terminal
 from runstream.v1.agent_execution_pb2 import (
@@ -19,6 +19,7 @@ from runstream.v1.agent_execution_pb2 import (
     MessageType,
     SubAgentExecution,
     ToolCall,
+    ToolCallStatus,
 )
 
 if TYPE_CHECKING:
@@ -52,11 +53,13 @@ class Transcript:
         self._statuses: dict[tuple[str, str], int] = {}
         self._phase: int = ExecutionPhase.EXECUTION_PHASE_UNSPECIFIED
         self._control: bytes = b""
+        self._attempt = 0
         self._asked = False
 
     def after(self, change: ExecutionChange) -> Iterator[Text]:
         """Yield what is to be told now that the fold has taken `change`."""
         yield from self._question()
+        yield from self._attempt_change(change)
         whole = change.WhichOneof("kind") in {"snapshot", "created"}
         for entry in sorted(self._touched(change, whole=whole), key=_order):
             yield from self._entry(entry)
@@ -142,9 +145,16 @@ class Transcript:
 
     def _tool_call(self, call: ToolCall) -> Iterator[Text]:
         yield from self._complete(call.owner_id)
-        if self._is_news("tool", call.id, call.status, is_open=call.status in OPEN_TOOL_CALLS):
+        waits = call.status == ToolCallStatus.TOOL_CALL_WAITING_APPROVAL
+        is_open = call.status in OPEN_TOOL_CALLS and not waits
+        changed = self._is_news("tool", call.id, call.status, is_open=is_open)
+        action = call.approval.action
+        decided = action and self._is_news("decision", call.id, action, is_open=False)
+        if changed or decided:
             owner = wording.owner_name(self._fold.status, call.owner_id)
             yield wording.tool_call(call, owner, self._width, self._now())
+            if waits:
+                yield Text(waiting.how_to_decide(self._fold.peek, call), style="yellow")
 
     def _sub_agent(self, agent: SubAgentExecution) -> Iterator[Text]:
         is_open = agent.status in OPEN_SUB_AGENTS
@@ -169,7 +179,8 @@ class Transcript:
     def _control_change(self) -> Iterator[Text]:
         control = self._fold.status.control
         serialized = control.SerializeToString(deterministic=True)
-        if serialized != self._control and control.action:
+        taken_back = not control.action and self._fold.status.phase == self._phase
+        if serialized != self._control and (control.action or taken_back):
             yield wording.control(control)
         self._control = serialized
 
@@ -177,7 +188,34 @@ class Transcript:
         phase = self._fold.status.phase
         if phase != self._phase and self._every_step and not is_terminal(phase):
             yield Text.assemble(Text("phase ", style="dim"), phase_text(phase))
+        how_to_go_on = waiting.how_to_go_on(self._fold.peek)
+        if phase != self._phase and how_to_go_on:
+            yield Text(how_to_go_on, style="yellow")
         self._phase = phase
+
+    def _attempt_change(self, change: ExecutionChange) -> Iterator[Text]:
+        """Tell that a new attempt begins, and what becomes of the one before."""
+        before, self._attempt = self._attempt, self._fold.status.attempt
+        if change.supersedes:
+            self._forget_dropped()
+            told = f"attempt {self._attempt} begins anew; what attempt {change.supersedes} said and did is dropped"
+        elif before and self._attempt > before:
+            told = f"attempt {self._attempt} goes on where attempt {before} ended"
+        elif self._attempt > max(before, 1):
+            told = f"attempt {self._attempt}"
+        else:
+            return
+        yield Text(told, style="magenta")
+
+    def _forget_dropped(self) -> None:
+        """Forget what was told of entries that have left the state: another attempt may use their ids again."""
+        status = self._fold.status
+        kept = {(kind, entry.id) for kind in ("tool", "decision") for entry in status.tool_calls}
+        kept |= {("agent", entry.id) for entry in status.sub_agent_executions} | {("todo", key) for key in status.todos}
+        messages = {message.id for message in status.messages}
+        self._statuses = {key: value for key, value in self._statuses.items() if key in kept}
+        self._told = {key: value for key, value in self._told.items() if key in messages}
+        self._open = {owner: message_id for owner, message_id in self._open.items() if message_id in messages}
 
 
 def _order(entry: Entry) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from rich.live import Live
 from rich.text import Text
 
-from runstream.cli import wording
+from runstream.cli import waiting, wording
 from runstream.cli.change_lines import change_line
 from runstream.cli.panel import Panel
 from runstream.cli.transcript import Transcript
@@ -152,15 +152,23 @@ class LiveView(LineView):
 
 
 class SilentView(PlainView):
-    """Nothing until the end, then the state as JSON or YAML."""
+    """Nothing until the end, then the state as JSON or YAML. What it waits for is told on the standard error."""
 
     def __init__(self, output: Output, fold: Fold) -> None:
         """Write to `output` what `fold` came to."""
         super().__init__(output)
         self._fold = fold
+        self._waits_for: list[str] = []
 
     def take(self, change: ExecutionChange) -> None:
-        """Write nothing."""
+        """Write what it has come to wait for."""
+        delta = change.status
+        if change.HasField("status") and not (delta.phase or delta.tool_calls):
+            return  # streamed text, for which it must not look through all tool calls
+        before, self._waits_for = self._waits_for, waiting.commands(self._fold.peek)
+        for command in self._waits_for:
+            if command not in before:
+                self._output.note(f"waiting; {command}")
 
     def end(self) -> None:
         """Write the state."""

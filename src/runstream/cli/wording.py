@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from google.protobuf import json_format
 from rich.text import Text
 
-from runstream.cli import times
+from runstream.cli import times, waiting
 from runstream.cli.phases import phase_text, sub_agent_mark, todo_mark, tool_call_mark
 from runstream.cli.plain_text import clean, one_line
 from runstream.v1.agent_execution_pb2 import (
@@ -78,10 +78,13 @@ def owner_name(status: AgentExecutionStatus, owner_id: str) -> str:
 
 def tool_call(call: ToolCall, owner: str, width: int, now: datetime, mark: Text | None = None) -> Text:
     """Return a tool call on a line of at most `width` characters or so."""
-    failed = call.error if call.status != ToolCallStatus.TOOL_CALL_COMPLETED else ""
+    # What the server writes there of a refused call is told as a decision.
+    refused = call.status == ToolCallStatus.TOOL_CALL_SKIPPED and call.approval.action
+    failed = "" if refused or call.status == ToolCallStatus.TOOL_CALL_COMPLETED else call.error
     took = times.brief(times.between(call.started_at, call.completed_at, now))
     name = one_line(call.name, 60) or "tool"
-    room = max(width - len(name) - len(took) - len(owner) - 8, 10)
+    settled = _settled(call, now)
+    room = max(width - len(name) - len(took) - len(owner) - len(settled) - 8, 10)
     return _line(
         mark or tool_call_mark(call.status),
         Text(name, style="bold"),
@@ -89,7 +92,7 @@ def tool_call(call: ToolCall, owner: str, width: int, now: datetime, mark: Text 
         Text(f"({owner})" if owner else "", style="dim"),
         Text(took, style="cyan"),
         Text(one_line(failed, room // 2), style="red"),
-        Text(_settled(call), style="magenta"),
+        Text(settled, style="magenta"),
     )
 
 
@@ -116,8 +119,10 @@ def todo(item: TodoItem, width: int) -> Text:
 
 def control(asked: ExecutionControl) -> Text:
     """Return what was asked of an execution and has not happened yet."""
-    what = _CONTROLS.get(asked.action, "nothing requested")
+    what = _CONTROLS.get(asked.action, "request taken back")
     who = f" by {asked.requested_by.id}" if asked.requested_by.id else ""
+    if asked.deadline_exceeded:
+        what, who = "its time is over, end requested", ""
     why = f": {asked.reason}" if asked.reason else ""
     return Text(one_line(f"{what}{who}{why}", 300), style="magenta")
 
@@ -159,6 +164,11 @@ def arguments(args: Struct, width: int) -> str:
     return one_line(" ".join(f"{key}={_value(pairs[key])}" for key in sorted(pairs)), width)
 
 
+def done(execution: AgentExecution, what: str) -> str:
+    """Return the line that tells what a command did to an execution."""
+    return f"execution {execution.metadata.id} {what}"
+
+
 def todos_in_order(status: AgentExecutionStatus) -> list[TodoItem]:
     """Return the todos in their places."""
     return sorted(status.todos.values(), key=lambda item: (item.position, item.id))
@@ -170,13 +180,16 @@ def _value(value: object) -> str:
     return str(value)
 
 
-def _settled(call: ToolCall) -> str:
-    """Return what became of a call that neither ended well nor failed."""
-    return {
-        ToolCallStatus.TOOL_CALL_WAITING_APPROVAL: "waits for approval",
-        ToolCallStatus.TOOL_CALL_SKIPPED: "skipped",
-        ToolCallStatus.TOOL_CALL_INTERRUPTED: "interrupted",
-    }.get(call.status, "")
+def _settled(call: ToolCall, now: datetime) -> str:
+    """Return what a person is to decide about a call or has decided, and how it ended if not by itself."""
+    decision = waiting.decision(call)
+    if call.status == ToolCallStatus.TOOL_CALL_WAITING_APPROVAL:
+        return waiting.question(call, now)
+    if call.status == ToolCallStatus.TOOL_CALL_INTERRUPTED:
+        return f"interrupted, {decision}" if decision else "interrupted"
+    if call.status == ToolCallStatus.TOOL_CALL_SKIPPED:
+        return decision or "skipped"
+    return decision
 
 
 def _line(*parts: Text) -> Text:
