@@ -1,314 +1,263 @@
-"""The demonstration: a server, an agent at work on a real folder, and the live view of it; then nothing is left of it.
+"""The demonstration: a server, two runners, and what becomes of three executions when things happen to them.
 
-    make demo                               surveys this repository
-    python examples/demo.py [FOLDER]        surveys another folder
+    make demo                               the agents look at this repository
+    python examples/demo.py [FOLDER]        they look at another folder
 
-Every step is a command that it shows before it runs it, so that it can be done again by hand. The server and the agent
-(`survey_agent.py`) are processes of their own. Ends with 0 when the execution COMPLETED, with 1 when anything failed,
-and with 128 and the signal's number when it was interrupted; in every case it stops what it started and removes its
-temporary folder.
+One runner is killed in the middle of its work, and the other one finishes it. A person approves what an agent wants to
+do, and cancels another. Every step is a command that is shown before it is run, so that it can be done again by hand.
+Ends with 0 when everything went as it should, with 1 when anything failed, and with 128 and the signal's number when it
+was interrupted; in every case it stops what it started and removes its temporary folder.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
 import os
 import re
-import shlex
-import signal
 import subprocess
 import sys
 import tempfile
-import time
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, it does not see its own package
+
+from examples.changes import changes_in, in_short
+from examples.stage import (
+    REPOSITORY,
+    RUNSTREAM,
+    FailedError,
+    InterruptedDemoError,
+    Interruption,
+    Process,
+    Stage,
+    say,
+    show,
+    step,
+)
+from examples.survey_folder import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-RUNSTREAM = (sys.executable, "-m", "runstream.cli.main")
-AGENT = (sys.executable, "-m", "examples.survey_agent")
+T = TypeVar("T")
 
-EXECUTION = """\
-kind: AgentExecution
-spec:
-  message: {message}
-  context:
-    attributes:
-      folder: {folder}
-"""
+AGENTS = "examples.survey_agent:agents"
 
+SECONDS_OF_LEASE = 3
 SECONDS_TO_START = 60
-SECONDS_FOR_A_COMMAND = 60
 SECONDS_TO_NOTICE = 30
-"""How long the live view may go on after the agent's process has ended."""
+SECONDS_FOR_AN_EXECUTION = 120
+"""At the pace of a person, or faster; slower, it is as much longer."""
 
-SECONDS_TO_SEE_THE_END = 3
-"""How long it may do so when the demonstration is interrupted."""
+SECONDS_TO_LOOK = 0.8
+"""How long a person sees a thing before something is done about it."""
 
-SECONDS_TO_STOP = 15
-LOG_LINES_SHOWN = 20
+PACE_OF_WHAT_IS_CANCELLED = 1.6
+PACE_IN_A_HURRY = 5.0
+"""It must not end before it is cancelled; cancelled soon, it costs no time to be slow."""
 
-
-class FailedError(Exception):
-    """A step of the demonstration failed."""
-
-
-class InterruptedDemoError(Exception):
-    """The demonstration was told to stop."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"interrupted by {signal.Signals(number).name}")
-        self.exit_code = 128 + number
-
-
-class Interruption:
-    """Remembers that the demonstration was told to stop, so that it stops between two steps and never within one."""
-
-    def __init__(self) -> None:
-        self._number = 0
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._remember)
-
-    def check(self) -> None:
-        """Raise `InterruptedDemoError` if it was told to stop."""
-        if self._number:
-            raise InterruptedDemoError(self._number)
-
-    def _remember(self, number: int, _frame: object) -> None:
-        self._number = self._number or number
+CANCELLED = 4
+"""What `runstream watch` ends with when the execution was cancelled."""
 
 
 class Demo:
-    """One run of the demonstration, in a temporary folder `home`."""
+    """One run of the demonstration."""
 
-    def __init__(self, home: Path, interruption: Interruption, *, pace: float) -> None:
-        self._home = home
-        self._interruption = interruption
+    def __init__(self, stage: Stage, folder: Path, *, pace: float) -> None:
+        self._stage = stage
+        self._folder = folder
         self._pace = pace
-        self._processes: list[subprocess.Popen[bytes]] = []
-        # What is set for a person's own server is not meant for this one.
-        self._environment = {name: value for name, value in os.environ.items() if not name.startswith("RUNSTREAM_")}
-        self._environment.pop("PYTHONSAFEPATH", None)  # the agent is found from the repository's folder
+        self._runners: list[Process] = []
+        self._watchers: list[Process] = []
 
-    def run(self, folder: Path) -> bool:
-        """Do all steps; True when the execution COMPLETED. Raises `FailedError` and `InterruptedDemoError`."""
+    def run(self) -> None:
+        """Do all steps. Raises `FailedError` and `InterruptedDemoError`."""
         step(1, "Start a server on an empty LevelDB")
         server = self._start_server()
-        step(2, "Register an agent")
-        self._runstream("apply", "-f", "examples/survey_agent.yaml")
-        step(3, "Create an execution for it")
-        execution_id = self._create_execution(folder)
-        step(4, "Start the agent's process, and watch it live: whatever you see is on disk already")
-        watched = self._watch_agent(server, execution_id)
-        step(5, "What is left in the log")
-        completed = self._sum_up(execution_id)
-        step(6, "Stop the server (SIGTERM) and remove its folder")
-        stop(server)
-        if server.returncode != 0:
-            raise FailedError(f"the server ended with {server.returncode}")
-        return watched and completed
+        step(2, "Start two runners: processes that serve agents")
+        self._start_runners()
+        step(3, "Run an agent, watch it live, and kill its runner in the middle")
+        execution_id, killed_at = self._survive_a_kill()
+        step(4, "Look for what is missing, or there twice")
+        recovery = self._check_log(execution_id, killed_at)
+        step(5, "Run an agent that asks before it writes a file, and approve it")
+        self._approve()
+        step(6, "Run an agent, and cancel it in the middle")
+        self._cancel()
+        step(7, "Stop what still runs (SIGTERM), and remove the folder")
+        self._end(server, recovery)
 
-    def stop(self) -> None:
-        """Stop every process that still runs, the last one first."""
-        for process in reversed(self._processes):
-            stop(process)
-
-    def logs(self) -> Iterator[str]:
-        """Yield the ends of what the server and the agent wrote."""
-        for log in sorted(self._home.glob("*.log")):
-            lines = log.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:]
-            if lines:
-                yield "\n".join([f"--- the end of {log.name}", *lines])
-
-    def _start_server(self) -> subprocess.Popen[bytes]:
-        command = (*RUNSTREAM, "serve", "--listen", "127.0.0.1:0", "--data", str(self._home / "data"))
-        show(command)
-        server = self._start(command, log="server.log")
-        address = self._address_of(server)
-        self._environment["RUNSTREAM_SERVER"] = address
-        say(f"It listens on {address}. The commands below find it there:", f"$ export RUNSTREAM_SERVER={address}")
+    def _start_server(self) -> Process:
+        options = ["--listen", "127.0.0.1:0", "--data", str(self._stage.home / "data")]
+        command = (*RUNSTREAM, "serve", *options, "--lease-duration", str(SECONDS_OF_LEASE))
+        show(command, ending=" &")
+        server = self._stage.start("server", command)
+        listening = re.compile(r"listening on (\S+)\n")
+        self._stage.wait_until(lambda: bool(listening.search(server.said)), "the server listens", SECONDS_TO_START)
+        (address,) = listening.findall(server.said)
+        self._stage.environment["RUNSTREAM_SERVER"] = address
+        say(f"$ export RUNSTREAM_SERVER={address}", "")
+        say(f"A runner that is silent for {SECONDS_OF_LEASE} seconds has lost its work; 15, unless told otherwise.")
         return server
 
-    def _address_of(self, server: subprocess.Popen[bytes]) -> str:
-        """Wait until the server says where it listens."""
-        deadline = time.monotonic() + SECONDS_TO_START
-        while time.monotonic() < deadline:
-            self._interruption.check()
-            log = (self._home / "server.log").read_text(errors="replace")
-            if found := re.search(r"listening on (\S+)\n", log):
-                return found.group(1)
-            if server.poll() is not None:
-                raise FailedError(f"the server ended with {server.returncode} before it listened")
-            time.sleep(0.05)
-        raise FailedError(f"the server did not listen within {SECONDS_TO_START} seconds")
+    def _start_runners(self) -> None:
+        command = (*RUNSTREAM, "runner", "--import", AGENTS)
+        for name in ("runner-1", "runner-2"):
+            show(command, ending=" &")
+            self._runners.append(self._stage.start(name, command))
+        self._stage.wait_until(
+            lambda: all("attached as " in runner.said for runner in self._runners),
+            "the runners attach",
+            SECONDS_TO_START,
+        )
+        say("", f"Both are attached: {' and '.join(called(runner) for runner in self._runners)}.")
 
-    def _create_execution(self, folder: Path) -> str:
-        document = self._home / "execution.yaml"
-        lines = EXECUTION.format(message=quoted(f"Survey the folder {shown(folder)}"), folder=quoted(folder.as_uri()))
-        document.write_text(lines, encoding="utf-8")
-        say(f"{document.name} says what is to be done:", "", *lines.splitlines(), "")
-        return self._runstream("run", "survey", "-f", str(document), "--detach").strip()
+    def _survive_a_kill(self) -> tuple[str, datetime]:
+        """Return the execution's id, and when its runner was killed."""
+        pace = max(self._pace, 1)  # faster, there is no middle
+        execution_id = self._create("survey", f"Survey the folder {shown(self._folder.name)}", pace)
+        runner = self._holder(execution_id)
+        say("", f"{runner.name} works on it. From another terminal, in the middle of its work:", "")
+        say(f"$ kill -9 {runner.pid}")
 
-    def _watch_agent(self, server: subprocess.Popen[bytes], execution_id: str) -> bool:
-        """Let the agent work and the terminal show it, until both have ended; True when all went well."""
-        agent_command = [*AGENT, self._environment["RUNSTREAM_SERVER"], execution_id]
-        if self._pace != 1:
-            agent_command += ["--pace", f"{self._pace:g}"]
-        watch_command = (*RUNSTREAM, "watch", execution_id)
-        show(agent_command, ending=" &")
-        show(watch_command)
-        say("")
-        watch = self._start(watch_command, log=None)
-        agent = self._start(agent_command, log="agent.log")
-        try:
-            self._wait_for(watch, agent, server)
-            self._wait_for(agent, agent, server)
-        finally:
-            stop(agent)
-            stop_watching(watch)
-        return watch.returncode == 0 and agent.returncode == 0
+        def kill() -> datetime:
+            self._stage.pause(self._pace * SECONDS_TO_LOOK)
+            runner.kill()
+            return datetime.now(UTC)
 
-    def _wait_for(
-        self, awaited: subprocess.Popen[bytes], agent: subprocess.Popen[bytes], server: subprocess.Popen[bytes]
-    ) -> None:
-        """Wait for a process as long as it can come to an end by itself."""
-        deadline = None
-        while awaited.poll() is None:
-            self._interruption.check()
-            if server.poll() is not None:
-                raise FailedError(f"the server ended with {server.returncode} in the middle of the work")
-            if agent.poll() is not None:
-                deadline = deadline or time.monotonic() + SECONDS_TO_NOTICE
-                if time.monotonic() > deadline:
-                    raise FailedError(f"the agent's process ended with {agent.returncode} and left its work unfinished")
-            time.sleep(0.05)
-        self._interruption.check()
+        # Its own log tells it first: the execution must not end before the watchers are there to tell.
+        half_way = f"{execution_id} is half way"
+        killed_at = self._watch(execution_id, lambda _: half_way in runner.said, kill)
+        say("", f"{called(runner)} was killed, and {called(self._holder(execution_id, attempt=2))} did it.")
+        return execution_id, killed_at
 
-    def _sum_up(self, execution_id: str) -> bool:
-        """Say what the execution came to; True when it COMPLETED."""
-        execution = json.loads(self._runstream("get", execution_id, "-o", "json", quiet=True))
-        metadata, status = execution["metadata"], execution["status"]
-        phase = status["phase"].removeprefix("EXECUTION_")
+    def _check_log(self, execution_id: str, killed_at: datetime) -> float:
+        """See that every change is there once, and was seen live; return how many seconds the recovery took."""
+        changes = changes_in(self._runstream("watch", execution_id, "--changes"))
+        say("", *in_short(changes), "")
+        if [change.revision for change in changes] != list(range(1, len(changes) + 1)):
+            raise FailedError("revisions are missing, or there twice")
+        if changes != changes_in(self._watchers[0].said):
+            raise FailedError("the log is not what a watcher saw live")
+        begun = next((change.time for change in changes if change.attempt > 1), None)
+        if begun is None:
+            raise FailedError("there was no second attempt")
+        recovery = (begun - killed_at).total_seconds()
+        say(f"Changes 1 to {len(changes)}: none is missing, none is there twice, and a watcher saw the same ones live.")
+        say(f"The other runner was at work {recovery:.1f} seconds after the kill.")
+        return recovery
+
+    def _approve(self) -> None:
+        report = self._stage.home / "survey.txt"
+        execution_id = self._create("scribe", "Count the lines, and write them down", self._pace, REPORT=str(report))
+        approve = ("approve", execution_id, "--comment", "go ahead")
+        say("", "From another terminal, when it asks:", "")
+        show((*RUNSTREAM, *approve))
+        self._watch(execution_id, lambda watcher: "=write_file:WAITING" in watcher.said, lambda: self._answer(*approve))
+        written = report.read_text(encoding="utf-8").splitlines()
+        say("", f"$ tail -n 1 {report}", *written[-1:])
+
+    def _cancel(self) -> None:
+        pace = self._pace * PACE_OF_WHAT_IS_CANCELLED if self._pace >= 1 else PACE_IN_A_HURRY
+        execution_id = self._create("survey", "Survey it once more", pace)
+        cancel = ("cancel", execution_id, "--reason", "we know it by now")
+        say("", "From another terminal, in the middle of its work:", "")
+        show((*RUNSTREAM, *cancel))
+        began = "message[begin"
+        self._watch(
+            execution_id, lambda watcher: began in watcher.said, lambda: self._answer(*cancel), ends_with=CANCELLED
+        )
+
+    def _end(self, server: Process, recovery: float) -> None:
+        for process in (*(runner for runner in self._runners if runner.needed), server):
+            say(f"$ kill {process.pid}   # {process.name}")
+            process.end()
+            if process.exit_code != 0:
+                raise FailedError(f"{process.name} ended with {process.exit_code}")
+        commits = sum(len(changes_in(watcher.said)) for watcher in self._watchers)
         say(
-            f"execution   {execution_id}",
-            f"phase       {phase}",
-            f"commits     {metadata['revision']}: each a revision, on disk before it was answered or shown",
-            f"holds       {contents(status)}",
-            f"on disk     {size_of(self._home / 'data'):,} bytes",
-            *([f"error       {status['error']}"] if status.get("error") else []),
+            "",
+            "executions  3: one COMPLETED by its second runner, one COMPLETED as approved, one CANCELLED",
+            f"recovery    {recovery:.1f} s after kill -9: the lease had to end, then a second or so of backoff",
+            f"commits     {commits}, each on disk before it was answered or shown; none missing, none twice",
+            f"on disk     {size_of(self._stage.home / 'data'):,} bytes",
         )
-        return bool(phase == "COMPLETED")
 
-    def _runstream(self, *arguments: str, quiet: bool = False) -> str:
-        """Run a command of the command line and return what it prints. Raises `FailedError`."""
-        self._interruption.check()
-        command = (*RUNSTREAM, *arguments)
+    def _create(self, agent: str, message: str, pace: float, **variables: str) -> str:
+        """Create an execution, and return its id."""
+        variables = {"FOLDER": address_of(self._folder), **variables}
+        if pace != 1:
+            variables["PACE"] = f"{pace:g}"
+        options = [word for name, value in variables.items() for word in ("--env", f"{name}={value}")]
+        execution_id = self._runstream("run", agent, message, *options, "--detach").strip()
+        say(execution_id)
+        return execution_id
+
+    def _holder(self, execution_id: str, attempt: int = 1) -> Process:
+        """Return the runner that works on an execution, once there is one: its agent writes to the log."""
+        line = f"{execution_id} begins, attempt {attempt}\n"
+
+        def holders() -> list[Process]:
+            return [runner for runner in self._runners if line in runner.said]
+
+        self._stage.wait_until(lambda: bool(holders()), "a runner begins the work", SECONDS_TO_NOTICE)
+        return holders()[0]
+
+    def _watch(
+        self, execution_id: str, come: Callable[[Process], bool], act: Callable[[], T], *, ends_with: int = 0
+    ) -> T:
+        """Let the terminal show an execution to its end, and act when the moment has come; return what that did.
+
+        `come` is given a second watcher, which writes every change to its log.
+        """
+        stage, seconds = self._stage, SECONDS_FOR_AN_EXECUTION * max(self._pace, 1)
+        command = (*RUNSTREAM, "watch", execution_id)
+        say("", "Meanwhile, in this one:", "")
         show(command)
-        done = subprocess.run(
-            command,
-            cwd=REPOSITORY,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=SECONDS_FOR_A_COMMAND,
-            check=False,
-        )
-        self._interruption.check()
-        if done.returncode != 0:
-            raise FailedError(f"{printable(command)} ended with {done.returncode}: {done.stderr.strip()}")
-        if not quiet:
-            say(*done.stdout.splitlines())
-        return done.stdout
-
-    def _start(self, command: Sequence[str], *, log: str | None) -> subprocess.Popen[bytes]:
-        """Start a process that writes to a log, or to this terminal. A Ctrl-C reaches the demonstration alone."""
-        with contextlib.ExitStack() as files:
-            output = files.enter_context((self._home / log).open("wb")) if log else None
-            process = subprocess.Popen(
-                command,
-                cwd=REPOSITORY,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
+        say("")
+        watch = stage.start("watch", command, logged=False, needed=False)
+        try:
+            number = len(self._watchers) + 1
+            quiet = stage.start(f"watcher-{number}", (*command, "--changes"), needed=False)
+            self._watchers.append(quiet)
+            stage.wait_until(lambda: come(quiet) or quiet.exit_code is not None, "the work goes on", seconds)
+            acted = act() if come(quiet) else None
+            stage.wait_until(lambda: None not in {watch.exit_code, quiet.exit_code}, "the work ends", seconds)
+        finally:
+            watch.detach()
+        if acted is None:
+            raise FailedError(
+                f"the work ended early; {shown(str(self._folder))} must be a folder with text files in it"
             )
-        self._processes.append(process)
-        return process
+        if watch.exit_code != ends_with:
+            raise FailedError(f"the watch of {execution_id} ended with {watch.exit_code}, not with {ends_with}")
+        return acted
+
+    def _answer(self, *arguments: str) -> str:
+        """Run a command of the command line quietly, as somebody elsewhere does who has looked for a moment."""
+        self._stage.pause(self._pace * SECONDS_TO_LOOK)
+        return self._stage.run(*arguments)
+
+    def _runstream(self, *arguments: str) -> str:
+        """Show a command of the command line, run it, and return what it prints. Raises `FailedError`."""
+        show((*RUNSTREAM, *arguments))
+        return self._stage.run(*arguments)
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a process: by asking, and if that does not help in time, by force."""
-    if process.poll() is not None:
-        return
-    process.terminate()
+def called(runner: Process) -> str:
+    """Return what a runner is called, and its process."""
+    return f"{runner.name} (process {runner.pid})"
+
+
+def address_of(folder: Path) -> str:
+    """Return a folder as a variable can hold it: its path, or a URL when it is not UTF-8."""
     try:
-        process.wait(SECONDS_TO_STOP)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def stop_watching(watch: subprocess.Popen[bytes]) -> None:
-    """Let the live view come to its end, or end it and give the terminal its cursor back."""
-    try:
-        watch.wait(SECONDS_TO_SEE_THE_END)
-    except subprocess.TimeoutExpired:
-        stop(watch)
-        print("\033[?25h" if sys.stdout.isatty() else "", flush=True)
-
-
-def step(number: int, what: str) -> None:
-    """Say which step begins."""
-    bold, plain = ("\033[1m", "\033[0m") if sys.stdout.isatty() and "NO_COLOR" not in os.environ else ("", "")
-    print(f"\n{bold}{number}. {what}{plain}", flush=True)
-
-
-def say(*lines: str) -> None:
-    """Say something about the step."""
-    for line in lines:
-        print(f"   {line}".rstrip(), flush=True)
-
-
-def show(command: Sequence[str], ending: str = "") -> None:
-    """Show a command as a person types it."""
-    say(f"$ {printable(command)}{ending}")
-
-
-def printable(command: Sequence[str]) -> str:
-    """Return a command as a person types it."""
-    if tuple(command[: len(RUNSTREAM)]) == RUNSTREAM:
-        command = ("runstream", *command[len(RUNSTREAM) :])
-    return shlex.join(["python" if word == sys.executable else word for word in command])
-
-
-def shown(path: Path) -> str:
-    """Return a path as text; its name need not be UTF-8, nor printable."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
-
-
-def quoted(text: str) -> str:
-    """Return text as YAML writes it in quotes."""
-    return json.dumps(text, ensure_ascii=False)
-
-
-def contents(status: Mapping[str, Any]) -> str:
-    """Return how much of each an execution holds."""
-    kinds = {
-        "messages": "message",
-        "tool_calls": "tool call",
-        "sub_agent_executions": "sub-agent",
-        "todos": "todo",
-    }
-    numbers = {what: len(status.get(field, ())) for field, what in kinds.items()}
-    return ", ".join(f"{number} {what}{'' if number == 1 else 's'}" for what, number in numbers.items())
+        str(folder).encode()
+    except UnicodeEncodeError:
+        return folder.as_uri()
+    return str(folder)
 
 
 def size_of(folder: Path) -> int:
@@ -318,35 +267,33 @@ def size_of(folder: Path) -> int:
 
 def main() -> int:
     """Run the demonstration as its command line says."""
-    parser = argparse.ArgumentParser(description="Show Runstream at work: an agent surveys a folder, live.")
+    parser = argparse.ArgumentParser(description="Show Runstream at work: agents, runners, and what happens to them.")
     parser.add_argument("folder", nargs="?", type=Path, default=REPOSITORY, help="the folder; this repository if none")
-    parser.add_argument("--pace", type=float, default=1.0, help="stretches the agent's pauses; 0 leaves them out")
+    parser.add_argument("--pace", type=float, default=1.0, help="how slow to be: 1 is for people, 0 for tests")
     given = parser.parse_args()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal may not know every letter
     interruption = Interruption()
     with tempfile.TemporaryDirectory(prefix="runstream-demo-") as home:
-        exit_code = demonstrate(Demo(Path(home), interruption, pace=given.pace), Path(os.path.realpath(given.folder)))
+        stage = Stage(Path(home), interruption)
+        exit_code = demonstrate(stage, Demo(stage, Path(os.path.realpath(given.folder)), pace=given.pace))
     if exit_code == 0:
         say_goodbye()
     return exit_code
 
 
-def demonstrate(demo: Demo, folder: Path) -> int:
+def demonstrate(stage: Stage, demo: Demo) -> int:
     """Run a demonstration and stop what it started; return the exit code."""
     try:
-        completed = demo.run(folder)
+        demo.run()
     except InterruptedDemoError as error:
         print(f"\n{error}; stopping", file=sys.stderr)
         return error.exit_code
     except (FailedError, OSError, subprocess.SubprocessError) as error:
-        print(f"\nThe demonstration failed: {error}", *demo.logs(), sep="\n", file=sys.stderr)
+        print(f"\nThe demonstration failed: {error}", *stage.logs(), sep="\n", file=sys.stderr)
         return 1
     finally:
-        demo.stop()
-    if not completed:
-        print("\nThe execution did not complete.", *demo.logs(), sep="\n", file=sys.stderr)
-        return 1
+        stage.stop()
     return 0
 
 
@@ -354,11 +301,11 @@ def say_goodbye() -> None:
     """Say where to go on."""
     print("\nNothing is left of it, neither a process nor a file. Where to go on:")
     say(
-        "runstream serve                  a server that stays; its data is in ./runstream-data",
-        "runstream --help                 everything the command line can do",
-        "examples/reporter.py             how an agent reports, in one class",
-        "examples/survey_agent.py         the agent that you saw",
-        "protos/runstream/v1              the API, every field explained",
+        "README.md                  an agent of your own, in a dozen lines",
+        "docs/runners.md            the SDK, from nothing",
+        "docs/guarantees.md         what holds when what fails",
+        "examples/survey_agent.py   the agents that you saw",
+        "runstream --help           everything the command line can do",
     )
 
 

@@ -1,30 +1,26 @@
-"""An agent that surveys a folder: lists it, counts it, has a sub-agent read its telling files, and says what it found.
+"""Two agents that look at a folder. They are what `make demo` shows at work, and an example of what the SDK can do.
 
-    python -m examples.survey_agent HOST:PORT EXECUTION_ID
+    runstream runner --import examples.survey_agent:agents       # from the repository's folder
+    runstream run survey "What is in here?" --env FOLDER=$PWD
 
-It is a process of its own and knows Runstream through the generated stubs of `runstream.v1` alone. How it reports
-stands in `reporter.py`, what its tools do in `survey_tools.py`. There is no language model in it: the files are real,
-the numbers are counted, every sentence is made by a rule. An agent with a model in it reports in just the same way.
+`survey` is a coroutine: it plans, uses tools, has a sub-agent read while it searches, and says what it found. `scribe`
+is an async generator, which yields what it says, and asks a person before it writes a file. There is no language model
+in them: the files are real, the numbers are counted, every sentence is made by a rule. What the tools do stands in
+`survey_tools.py`, how an agent takes its time in `pacing.py`.
 
-The folder stands in the execution, in `spec.context.attributes` under `folder`: a path, or a `file://` URL.
-The process ends with 0 when the execution is COMPLETED, else with 1.
+Their variables: FOLDER, a path or a `file://` URL; REPORT, the file that `scribe` writes; PACE, 1 unless given.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
+import logging
 import os
-import signal
-import sys
-import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes, urlsplit
 
-import grpc
-
-from examples.reporter import CancelAskedError, Reporter, now, told
+from examples.pacing import Paced
 from examples.survey_folder import FoundFile, Listing, count, list_files, shown
 from examples.survey_tools import (
     Imports,
@@ -38,30 +34,14 @@ from examples.survey_tools import (
     read_file,
     telling_files,
 )
-from runstream.v1.agent_execution_pb2 import (
-    EXECUTION_CANCELLED,
-    EXECUTION_COMPLETED,
-    EXECUTION_FAILED,
-    EXECUTION_IN_PROGRESS,
-    EXECUTION_PENDING,
-    SUB_AGENT_COMPLETED,
-    SUB_AGENT_IN_PROGRESS,
-    TODO_CANCELLED,
-    TODO_COMPLETED,
-    TODO_IN_PROGRESS,
-    AgentExecution,
-    AgentExecutionStatus,
-    ExecutionPhase,
-    SubAgentExecution,
-)
-from runstream.v1.agent_execution_service_pb2 import GetAgentExecutionRequest
-from runstream.v1.agent_execution_service_pb2_grpc import AgentExecutionQueryControllerStub
+from runstream.runner import Agent, AgentFailure, Approval
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import AsyncIterator, Mapping
 
-A = TypeVar("A")
-B = TypeVar("B")
+    from runstream.runner import Invocation
+
+_LOG = logging.getLogger(__name__)
 
 PLAN = {
     "list": "List the files",
@@ -71,105 +51,138 @@ PLAN = {
     "report": "Say what was found",
 }
 
-SECONDS_TO_CONNECT = 20
-
-CHANNEL_OPTIONS = (
-    ("grpc.enable_http_proxy", 0),  # a server on this machine is not reached through a proxy
-    ("grpc.max_reconnect_backoff_ms", 1000),  # a server that was restarted is found again soon
-)
+LETTERS_PER_TOKEN = 4
 
 
-class NoFolderError(Exception):
-    """There is no folder to survey; the text says why."""
+async def survey(invocation: Invocation) -> None:
+    """Survey a folder."""
+    _LOG.info("%s begins, attempt %d", invocation.execution.metadata.id, invocation.attempt)
+    report = invocation.report
+    await report.todos(PLAN)
+    paced = Paced(report, pace_of(invocation.env))
+    folder = folder_of(invocation.env)
+    await paced.say("begin", f"Attempt {invocation.attempt}, in process {os.getpid()}: I survey {named(folder)}.")
+    await Survey(paced, folder, invocation.execution.metadata.id).run()
 
 
-class SurveyAgent:
+async def scribe(invocation: Invocation) -> AsyncIterator[str]:
+    """Count the lines of a folder, and write them to a file if a person lets it."""
+    paced = Paced(invocation.report, pace_of(invocation.env))
+    folder = folder_of(invocation.env)
+    yield f"I count what is in {named(folder)}."
+    listing = await listed(paced, folder)
+    counts = await paced.use("count_lines", {}, lambda: count_lines(folder, listing.files))
+    target = report_of(invocation.env)
+    yield "I have the numbers, and would like to write them to a file."
+    args = {"path": shown(str(target))}
+    async with invocation.report.tool("write_file", args, id="write_file", approval=Approval()) as call:
+        # Only a person's approval gets here; after a refusal the execution is FAILED, with TOOL_REJECTED.
+        written = await asyncio.to_thread(target.write_text, counts.text() + "\n", encoding="utf-8")
+        call.result = f"{count(written, 'letter')} written"
+    yield f"Written to {shown(target.name)}: {shares(counts)}."
+
+
+agents = {
+    "survey": Agent(
+        survey,
+        description="Surveys a folder and says what is in it.",
+        tools=("list_files", "count_lines", "read_file", "find_markers", "count_imports"),
+    ),
+    "scribe": Agent(
+        scribe,
+        description="Counts the lines of a folder, and writes them down when a person approves.",
+        tools=("list_files", "count_lines", "write_file"),
+    ),
+}
+
+
+class Survey:
     """Surveys one folder."""
 
-    def __init__(self, reporter: Reporter, folder: Path) -> None:
-        self._reporter = reporter
+    def __init__(self, paced: Paced, folder: Path, execution_id: str) -> None:
+        self._paced = paced
+        self._report = paced.report
         self._folder = folder
-        self._name = shown(folder.name or str(folder))
+        self._execution_id = execution_id
 
-    async def survey(self) -> None:
-        """Survey the folder; the caller reports the end. Raises `NoFolderError` when it cannot be listed."""
-        reporter = self._reporter
-        await reporter.plan(PLAN)
-        await reporter.say(f"I am going to survey the folder {self._name}. First I list what is in it.")
-        await reporter.mark("list", status=TODO_IN_PROGRESS)
-        listing = await self._list()
-        await reporter.mark("list", status=TODO_COMPLETED)
+    async def run(self) -> None:
+        """Survey the folder. Raises `AgentFailure` when it cannot be listed."""
+        paced, report = self._paced, self._report
+        await report.todo("list", "in_progress")
+        listing = await listed(paced, self._folder)
+        await report.todo("list", "completed")
+        await paced.say("listed", f"I found {listing.totals()}.")
         if not listing.files:
-            await reporter.say("There is no text file in it, so there is nothing to survey.")
-            await reporter.mark("count", "read", "search", "report", status=TODO_CANCELLED)
+            await paced.say("conclusion", "There is no text file in it, so there is nothing to survey.")
             return
         counts = await self._count(listing)
-        _, (markers, imports) = await together(self._have_read(listing), self._search(listing))
-        await reporter.mark("report", status=TODO_IN_PROGRESS)
-        await reporter.say(conclusion(self._name, listing, counts, markers, imports))
-        await reporter.mark("report", status=TODO_COMPLETED)
-
-    async def _list(self) -> Listing:
-        shown_folder = shown(str(self._folder))
-        try:
-            listing = await self._reporter.use("list_files", {"folder": shown_folder}, lambda: list_files(self._folder))
-        except OSError as error:
-            raise NoFolderError(f"{shown_folder} cannot be listed: {told(error)}") from error
-        await self._reporter.say(f"I found {listing.totals()}.")
-        return listing
+        _LOG.info("%s is half way", self._execution_id)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._have_read(listing))
+            searching = group.create_task(self._search(listing))
+        markers, imports = searching.result()
+        await report.todo("report", "in_progress")
+        await paced.say("conclusion", conclusion(named(self._folder), listing, counts, markers, imports))
+        await report.todo("report", "completed")
+        await self._tell_usage(listing)
 
     async def _count(self, listing: Listing) -> LineCounts:
-        reporter = self._reporter
-        await reporter.mark("count", status=TODO_IN_PROGRESS)
         args = {"files": f"all {len(listing.files):,}"}
-        counts = await reporter.use("count_lines", args, lambda: count_lines(self._folder, listing.files))
-        await reporter.mark("count", status=TODO_COMPLETED)
-        await reporter.say(f"That is {count(counts.lines, 'line')}: {shares(counts)}.")
+        await self._report.todo("count", "in_progress")
+        counts = await self._paced.use("count_lines", args, lambda: count_lines(self._folder, listing.files))
+        await self._report.todo("count", "completed")
+        await self._paced.say("counted", f"That is {count(counts.lines, 'line')}: {shares(counts)}.")
         return counts
 
     async def _search(self, listing: Listing) -> tuple[Markers, Imports]:
         """Search all files, while the reader reads a few."""
-        reporter, folder, files = self._reporter, self._folder, listing.files
-        await reporter.mark("search", status=TODO_IN_PROGRESS)
-        await reporter.say("While the reader reads, I search.")
-        markers = await reporter.use(
-            "find_markers", {"words": "TODO FIXME XXX HACK"}, lambda: find_markers(folder, files)
-        )
+        paced, folder, files = self._paced, self._folder, listing.files
+        await self._report.todo("search", "in_progress")
+        await paced.say("searching", "While the reader reads, I search.")
+        words = {"words": "TODO FIXME XXX HACK"}
+        markers = await paced.use("find_markers", words, lambda: find_markers(folder, files))
         imports = Imports()
         if any(file.language == "Python" for file in files):
-            imports = await reporter.use("count_imports", {"language": "Python"}, lambda: count_imports(folder, files))
-        await reporter.mark("search", status=TODO_COMPLETED)
+            imports = await paced.use("count_imports", {"language": "Python"}, lambda: count_imports(folder, files))
+        await self._report.todo("search", "completed")
         return markers, imports
 
     async def _have_read(self, listing: Listing) -> None:
         """Have a sub-agent read the telling files: it is an entry of its own, and owns what it says and does."""
-        reporter, files = self._reporter, telling_files(listing.files)
-        await reporter.mark("read", status=TODO_IN_PROGRESS)
-        reader = SubAgentExecution(
-            id=reporter.new_id("reader"),
-            name="reader",
-            input="Say in a line each what is in " + ", ".join(file.name for file in files),
-            status=SUB_AGENT_IN_PROGRESS,
-            started_at=now(),
-        )
-        await reporter.report(AgentExecutionStatus(sub_agent_executions=[reader]))
-        lines = [await self._summary(file, owner=reader.id) for file in files]
-        answered = SubAgentExecution(
-            id=reader.id, status=SUB_AGENT_COMPLETED, output="\n".join(lines), completed_at=now()
-        )
-        await reporter.report(AgentExecutionStatus(sub_agent_executions=[answered]))
-        await reporter.mark("read", status=TODO_COMPLETED)
+        files = telling_files(listing.files)
+        await self._report.todo("read", "in_progress")
+        task = "Say in a line each what is in " + ", ".join(file.name for file in files)
+        async with self._report.sub_agent("reader", task, id="reader") as reader:
+            paced = self._paced.as_another(reader.report)
+            lines = [await self._summary(number, file, paced) for number, file in enumerate(files, start=1)]
+            reader.output = "\n".join(lines)
+        await self._report.todo("read", "completed")
 
-    async def _summary(self, file: FoundFile, owner: str) -> str:
-        """Return what is in a file in a line; as the sub-agent, which also says it."""
+    async def _summary(self, number: int, file: FoundFile, reader: Paced) -> str:
+        """Return what is in a file in a line, which the reader also says."""
+        args, name = {"path": file.name}, f"read_file-{number}"
         try:
-            outline = await self._reporter.use(
-                "read_file", {"path": file.name}, lambda: read_file(self._folder, file), owner
-            )
+            outline = await reader.use("read_file", args, lambda: read_file(self._folder, file), name)
         except OSError as error:
-            return f"{file.name}: cannot be read: {told(error)}"
-        await self._reporter.say(outline.summary(), owner)
+            return f"{file.name}: cannot be read: {error.strerror or error}"
+        await reader.say(f"summary-{number}", outline.summary())
         return outline.summary()
+
+    async def _tell_usage(self, listing: Listing) -> None:
+        """Tell what a model would have been asked to read and to say; it would also have had a price."""
+        read = sum(file.size for file in listing.files) // LETTERS_PER_TOKEN
+        await self._report.usage(
+            "rules", input_tokens=read, output_tokens=self._paced.letters // LETTERS_PER_TOKEN, id="rules"
+        )
+
+
+async def listed(paced: Paced, folder: Path) -> Listing:
+    """List a folder. Raises `AgentFailure` when it cannot be listed, which ends the execution as FAILED."""
+    name = shown(str(folder))
+    try:
+        return await paced.use("list_files", {"folder": name}, lambda: list_files(folder))
+    except OSError as error:
+        raise AgentFailure("NO_FOLDER", f"{name} cannot be listed: {error.strerror or error}") from error
 
 
 def conclusion(name: str, listing: Listing, counts: LineCounts, markers: Markers, imports: Imports) -> str:
@@ -198,88 +211,29 @@ def shares(counts: LineCounts) -> str:
     return ", ".join(f"{row.lines / max(counts.lines, 1):.0%} {row.language}" for row in largest) or "none"
 
 
-def folder_of(execution: AgentExecution) -> Path:
-    """Return the folder that the execution is about. Raises `NoFolderError`."""
-    place = execution.spec.context.attributes.fields["folder"].string_value
+def named(folder: Path) -> str:
+    """Return what a folder is called, as it can be shown."""
+    return shown(folder.name or str(folder))
+
+
+def folder_of(env: Mapping[str, str]) -> Path:
+    """Return the folder that a run is about. Raises `AgentFailure` when its variables name none."""
+    place = env.get("FOLDER", "")
     if not place:
-        raise NoFolderError("spec.context.attributes.folder is missing: the folder to survey")
+        raise AgentFailure("NO_FOLDER", "The variable FOLDER is missing: the folder to look at.")
     if place.startswith("file://"):
         return Path(os.fsdecode(unquote_to_bytes(urlsplit(place).path)))
     return Path(place)
 
 
-async def together(first: Coroutine[Any, Any, A], second: Coroutine[Any, Any, B]) -> tuple[A, B]:
-    """Do two things at the same time. When one fails, the other is given up and the error is raised."""
+def report_of(env: Mapping[str, str]) -> Path:
+    """Return the file that the scribe writes, with its whole path: a person is to approve it."""
+    return Path(env.get("REPORT") or "survey.txt").absolute()
+
+
+def pace_of(env: Mapping[str, str]) -> float:
+    """Return how slow to be: 1 is for people, 0 takes no time. Raises `AgentFailure` for what is no number."""
     try:
-        async with asyncio.TaskGroup() as group:
-            tasks = group.create_task(first), group.create_task(second)
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
-    return tasks[0].result(), tasks[1].result()
-
-
-async def work(reporter: Reporter, execution: AgentExecution) -> bool:
-    """Work on an execution and report its end, whatever it is; True when it is COMPLETED. Raises `grpc.RpcError`."""
-    try:
-        await reporter.report(AgentExecutionStatus(phase=EXECUTION_IN_PROGRESS))
-        await SurveyAgent(reporter, folder_of(execution)).survey()
-        await reporter.end(AgentExecutionStatus(phase=EXECUTION_COMPLETED))
-    except grpc.RpcError:
-        raise  # what cannot be reported
-    except CancelAskedError:
-        await reporter.end(AgentExecutionStatus(phase=EXECUTION_CANCELLED))
-    except NoFolderError as error:
-        await reporter.end(failed("NO_FOLDER", str(error)))
-    except asyncio.CancelledError:
-        await reporter.end(failed("AGENT_STOPPED", "the agent's process was told to stop"))
-    except Exception as error:  # noqa: BLE001  # a crash is reported too
-        traceback.print_exc()
-        await reporter.end(failed("AGENT_CRASHED", told(error)))
-    else:
-        return True
-    return False
-
-
-def failed(reason: str, error: str) -> AgentExecutionStatus:
-    """Return the delta that ends a failed execution: a stable code for programs, and words for people."""
-    return AgentExecutionStatus(phase=EXECUTION_FAILED, reason=reason, error=error)
-
-
-async def run(address: str, execution_id: str, pace: float) -> int:
-    """Take up an execution and work on it; return the exit code of the process."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    if task is not None:
-        loop.add_signal_handler(signal.SIGTERM, task.cancel)
-        loop.add_signal_handler(signal.SIGINT, task.cancel)
-    async with grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
-        try:
-            execution = await AgentExecutionQueryControllerStub(channel).Get(
-                GetAgentExecutionRequest(value=execution_id), timeout=SECONDS_TO_CONNECT, wait_for_ready=True
-            )
-            if execution.status.phase != EXECUTION_PENDING:
-                phase = ExecutionPhase.Name(execution.status.phase)
-                print(f"execution {execution_id} is {phase}; only a pending one can be begun", file=sys.stderr)
-                return 1
-            return 0 if await work(Reporter(channel, execution_id, pace=pace), execution) else 1
-        except grpc.RpcError as error:
-            print(f"{error.code().name}: {error.details()}", file=sys.stderr)
-            return 1
-
-
-def main() -> int:
-    """Run the agent as its command line says."""
-    parser = argparse.ArgumentParser(description="Work on one execution: survey the folder that it names.")
-    parser.add_argument("address", metavar="HOST:PORT", help="the server")
-    parser.add_argument("execution", metavar="EXECUTION_ID", help="the execution, which must be pending")
-    parser.add_argument(
-        "--pace", type=float, default=1.0, help="stretches the pauses that let a person follow; 0: none"
-    )
-    given = parser.parse_args()
-    try:
-        return asyncio.run(run(given.address, given.execution, given.pace))
-    except asyncio.CancelledError:  # told to stop before it had begun
-        return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        return float(env.get("PACE") or 1)
+    except ValueError:
+        raise AgentFailure("WRONG_PACE", f"The variable PACE must be a number, not {env['PACE']!r}.") from None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -74,31 +75,58 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_it_surveys_a_folder_and_leaves_nothing(demo: DemoRun, folder: Path) -> None:
+def one(pattern: str, said: str) -> re.Match[str]:
+    """The one place where the demonstration says something."""
+    (found,) = re.finditer(pattern, said)
+    return found
+
+
+def test_it_shows_a_kill_an_approval_and_a_cancel_and_leaves_nothing(demo: DemoRun, folder: Path) -> None:
     code, said = demo.to_its_end("small", "--pace", "0")
     assert code == 0, said
+    assert_survived_the_kill(said)
     for expected in (
-        f'message: "Survey the folder {folder}"',
-        "$ runstream watch aex_",
-        "✓ list_files",
-        "✓ read_file path=README.md (reader)",
-        "reader: README.md: Sells things. [3 lines, 1 heading (Shop)]",
-        "[x] Say what was found",
-        "agent: small holds 2 text files with 10 lines, 70% Python, 30% Markdown.",
-        "From outside they need yaml (1).",
-        "phase       COMPLETED",
-        "1 sub-agent, 5 todos",
+        f"--env FOLDER={folder} ",
+        "? write_file path=",
+        "approved by anonymous: go ahead",
+        "   10 lines in 2 files\n",
+        "cancel requested by anonymous: we know it by now",
+        "CANCELLED in ",
+        "executions  3: one COMPLETED by its second runner, one COMPLETED as approved, one CANCELLED",
+        "Nothing is left of it",
     ):
         assert expected in said
     assert demo.leftovers() == []
 
 
-def test_it_fails_when_the_folder_is_missing_and_leaves_nothing(demo: DemoRun) -> None:
-    code, said = demo.to_its_end("nowhere", "--pace", "0")
+def assert_survived_the_kill(said: str) -> None:
+    """See that one of two runners was killed at work, and that the other one did all of it again, to the end."""
+    attached = one(r"Both are attached: runner-1 \(process (\d+)\) and runner-2 \(process (\d+)\)\.", said)
+    killed = one(r"\$ kill -9 (\d+)", said)[1]
+    (other,) = set(attached.groups()) - {killed}
+    told = said.partition("\n4. ")[0]
+    before, again, after = told.partition("attempt 2 begins anew; what attempt 1 said and did is dropped")
+    assert again, told
+    # The first words may be in the state already when the watch begins.
+    assert f"in process {killed}: I survey small" in before
+    assert f"Attempt 2, in process {other}: I survey small" in after
+    assert "COMPLETED in " not in before
+    assert "COMPLETED in " in after
+    assert "reader: README.md: Sells things. [3 lines, 1 heading (Shop)]" in after
+    assert f"(process {killed}) was killed, and " in after
+    assert f"(process {other}) did it." in after
+    assert re.search(r"Changes 1 to \d+: none is missing, none is there twice, and a watcher saw the same", said)
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_it_fails_when_there_is_nothing_to_look_at_and_leaves_nothing(demo: DemoRun, *, missing: bool) -> None:
+    if not missing:
+        (demo.home.parent / "nothing").mkdir()
+    code, said = demo.to_its_end("nothing", "--pace", "0")
     assert code == 1
-    for expected in ("✗ list_files", "FAILED", "NO_FOLDER", "nowhere cannot be listed: No such file or directory"):
+    told = ("✗ list_files", "NO_FOLDER", "cannot be listed: No such file or directory") if missing else ("COMPLETED",)
+    for expected in (*told, "nothing must be a folder with text files in it", "the end of server.log"):
         assert expected in said
-    assert "the end of server.log" in said
     assert demo.leftovers() == []
 
 
@@ -113,6 +141,14 @@ def test_interrupted_at_work_it_stops_what_it_started_and_leaves_nothing(
         after = process.stdout.read()
     assert process.returncode == 128 + number
     assert before
-    assert "AGENT_STOPPED" in after
     assert f"interrupted by {number.name}" in after
+    assert demo.leftovers() == []
+
+
+def test_it_stops_when_nobody_reads_it_any_more(demo: DemoRun, folder: Path) -> None:
+    with demo.start(str(folder), "--pace", "0") as process:
+        assert process.stdout is not None
+        next(line for line in process.stdout if "Both are attached" in line)
+        process.stdout.close()
+    assert process.returncode != 0
     assert demo.leftovers() == []
