@@ -1,13 +1,19 @@
-"""Runs every benchmark; arguments go to each."""
+"""Runs the benchmarks; arguments go to each. `python -m benchmarks dispatch --help` tells those of one."""
 
 from __future__ import annotations
 
-from benchmarks import update_status
+import sys
+
+from benchmarks import dispatch, update_status
+
+BENCHMARKS = {"update_status": update_status.main, "dispatch": dispatch.main}
 
 
 def main() -> None:
-    """Run them all."""
-    update_status.main()
+    """Run the one that the first argument names, with the others; without a name, all of them."""
+    names = [sys.argv.pop(1)] if len(sys.argv) > 1 and sys.argv[1] in BENCHMARKS else list(BENCHMARKS)
+    for name in names:
+        BENCHMARKS[name]()
 
 
 if __name__ == "__main__":

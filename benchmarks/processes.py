@@ -9,6 +9,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,24 +33,41 @@ class ServerProcess:
         return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
+@cache
 def cores() -> tuple[set[int], set[int]]:
-    """The cores for the server and for the load; the same where there is only one."""
+    """The cores for the server and for the load; the same where there is only one. Asked before anything is pinned."""
     usable = sorted(os.sched_getaffinity(0))
     return {usable[0]}, set(usable[1:]) or {usable[0]}
 
 
 @contextmanager
-def server(data: Path) -> Iterator[ServerProcess]:
-    """Run a server on `data`, pinned to its core, for the length of the block."""
+def server(data: Path, **settings: object) -> Iterator[ServerProcess]:
+    """Run a server on `data`, pinned to its core, for the length of the block; `settings` are its own, by name."""
     command = [sys.executable, "-m", "runstream.cli.main", "serve", "--listen", "127.0.0.1:0"]
     with (data.parent / "server.log").open("w+") as log:
-        process = subprocess.Popen([*command, "--data", str(data)], stderr=subprocess.PIPE, stdout=log, text=True)
+        environment = os.environ | {f"RUNSTREAM_{name.upper()}": str(value) for name, value in settings.items()}
+        process = subprocess.Popen(
+            [*command, "--data", str(data)], stderr=subprocess.PIPE, stdout=log, text=True, env=environment
+        )
         try:
             os.sched_setaffinity(process.pid, cores()[0])
             yield ServerProcess(_address(process), process.pid)
         finally:
             process.terminate()
             process.communicate(timeout=60)
+
+
+@contextmanager
+def runner(address: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the agents of `benchmarks.agents` in a process, on the load's cores, for the length of the block."""
+    process = subprocess.Popen([sys.executable, "-m", "benchmarks.agents", address])
+    try:
+        os.sched_setaffinity(process.pid, cores()[1])
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.wait(timeout=60)
 
 
 def _address(process: subprocess.Popen[str]) -> str:

@@ -143,7 +143,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--calls", type=int, default=12_000, help="calls per measurement (default 12000)")
     options.add_argument("--rounds", type=int, default=3, help="measurements of each kind, in turns (default 3)")
-    given = options.parse_args()
+    given, _ = options.parse_known_args()
     print(f"machine: {conditions()}")
     print(f"server on core {cores()[0]}, load on {cores()[1]}; {given.calls} calls per measurement,")
     print(f"{_DELTA_BYTES} B requests, BASIC answers, each commit synced; median of {given.rounds} rounds in turns\n")
