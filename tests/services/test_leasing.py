@@ -107,6 +107,23 @@ async def test_what_was_asked_of_a_runner_that_goes_is_done(
     assert not any(state.HasField("control") for state in states)
 
 
+async def test_who_drives_from_outside_may_end_what_a_runner_has_begun(
+    served: Serving, leasing: ExecutionLeasing
+) -> None:
+    """Its numbers are not those of the runner before, even when the first of them is the last report."""
+    execution_id = await an_execution(served.client)
+    await leasing.change_lease(assign(execution_id))
+    said = delta(execution_id, attempt=1, sequence=7)
+    said.status.tool_calls.add(id="open")
+    await served.client.executions.UpdateStatus(said)
+    command = LeaseCommand(execution_id=execution_id, runner_id="r1", attempt=1, step=LEASE_STEP_RETURN)
+    await leasing.change_lease(command)
+    end = delta(execution_id, phase=EXECUTION_COMPLETED, sequence=1)
+    for _ in range(2):
+        answer = await served.client.executions.UpdateStatus(end)
+        assert (answer.status.phase, answer.metadata.revision) == (EXECUTION_COMPLETED, 5)
+
+
 async def test_sequences_count_anew_in_each_attempt(served: Serving, leasing: ExecutionLeasing) -> None:
     execution_id = await an_execution(served.client)
     for attempt in (1, 2):

@@ -358,7 +358,7 @@ class Dispatcher:
         self.runners.forget(runner)
 
     async def _complete(self, execution_id: str, head: ExecutionHead) -> ExecutionHead | None:
-        """Write agent and session into a head from before there was dispatch; None when it has changed meanwhile."""
+        """Write agent and session into a head from before there was dispatch; return the head as it then is."""
         record = await self._store.durable.get(AGENT_EXECUTION, execution_id)
         if record is None:
             return None
@@ -375,7 +375,7 @@ class Dispatcher:
         while ids := await self._store.scan(query, after=after, limit=_SCAN_CHUNK):
             for execution_id in ids:
                 head = await self._store.durable.get(EXECUTION_HEAD, execution_id)
-                if head is not None and not head.agent_id:
+                while head is not None and not head.agent_id:
                     head = await self._complete(execution_id, head)
                 if head is not None and head.status.phase == phase:
                     yield execution_id, head
