@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import structlog
 
+from runstream.dispatch.housekeeping import Purger
 from runstream.server import Server
 from runstream.settings import load_settings
 from runstream.storage.folder import FolderInUse, UnknownFormat, read_owner
@@ -138,3 +140,16 @@ async def test_the_log_for_people_holds_no_secret(tmp_path: Path) -> None:
     assert "ZeroDivisionError: fails fails" in text
     assert "request_id=mine" in text
     assert "disk on fire" in text
+
+
+async def test_a_chore_that_breaks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the server ends unheard: what it promises in time would silently be over."""
+
+    async def breaks(_: Purger) -> None:
+        raise ZeroDivisionError("the fault")
+
+    monkeypatch.setattr(Purger, "run", breaks)
+    with structlog.testing.capture_logs() as logs:
+        async with serving(tmp_path / "data"):
+            pass
+    assert [entry["chore"] for entry in logs if entry["event"] == "chore_broken"] == ["Purger"]

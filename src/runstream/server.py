@@ -181,7 +181,9 @@ class Server:
             self._expiry,
         )
         for chore in chores:
-            self._tasks.append(asyncio.create_task(chore.run(), name=type(chore).__name__))
+            task = asyncio.create_task(chore.run(), name=type(chore).__name__)
+            task.add_done_callback(_tell_if_broken)
+            self._tasks.append(task)
 
     def _purge_deleted(self, transaction: Transaction) -> None:
         for kind, execution_id in transaction.puts:
@@ -222,6 +224,12 @@ class Server:
                 AgentExecutionStreams(wiring),
             ),
         }
+
+
+def _tell_if_broken(chore: asyncio.Task[None]) -> None:
+    """Log the end of what must never end by itself: from then on the server does not do all that it promises."""
+    if not chore.cancelled() and (error := chore.exception()) is not None:
+        _LOG.critical("chore_broken", chore=chore.get_name(), exc_info=error)
 
 
 def _request_ids() -> Callable[[], str]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import plyvel
 
-from runstream.dispatch.dispatcher import LOST_EVENT, WAITING
-from runstream.model.phases import is_terminal, phase_name
+from runstream.dispatch.dispatcher import LOST_EVENT
+from runstream.model.phases import WAITING, is_terminal, phase_name
 from runstream.storage import keys
 from runstream.storage.records import EXECUTION_HEAD
 from runstream.v1.agent_execution_pb2 import (

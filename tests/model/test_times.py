@@ -7,7 +7,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runstream.model.times import to_datetime, to_millis, to_rfc3339, to_timestamp
+from runstream.model.times import to_datetime, to_duration, to_millis, to_rfc3339, to_seconds, to_timestamp
 
 FAST = settings(max_examples=100, deadline=None)
 TIMES = st.datetimes(timezones=st.just(UTC))
@@ -78,3 +78,9 @@ def test_a_time_without_a_zone_is_refused() -> None:
     for convert in (to_rfc3339, to_timestamp, to_millis):
         with pytest.raises(ValueError, match="no time zone"):
             convert(naive)
+
+
+@given(st.integers(0, 315_360_000_000))
+def test_a_duration_survives_the_wire_to_the_millisecond(milliseconds: int) -> None:
+    """What a setting says in seconds is what a runner reads."""
+    assert round(to_seconds(to_duration(milliseconds / 1_000)) * 1_000) == milliseconds

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import structlog
 
+from runstream.dispatch.agent_rules import rules_of
 from runstream.dispatch.backoff import backoff_seconds
 from runstream.dispatch.deadlines import RETRY_SECONDS, Deadlines
 from runstream.dispatch.occupancy import Occupancy
 from runstream.dispatch.queue import Candidate, Queue
 from runstream.dispatch.runners import Offers, Runners
 from runstream.model.errors import FailedPrecondition, NotFound, Unavailable
+from runstream.model.phases import WAITING
 from runstream.storage.records import AGENT, AGENT_EXECUTION, EXECUTION_HEAD
 from runstream.storage.store import Conflict, Query, Term, Transaction
 from runstream.stored.v1.stored_pb2 import LEASE_STEP_ASSIGN, LEASE_STEP_LOSE, LEASE_STEP_RETURN, LeaseCommand
@@ -26,13 +28,12 @@ from runstream.v1.agent_execution_pb2 import (
     CHANGE_AUTHOR_RUNNER,
     EXECUTION_IN_PROGRESS,
     EXECUTION_PENDING,
-    EXECUTION_WAITING_FOR_APPROVAL,
-    EXECUTION_WAITING_FOR_INPUT,
 )
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 
+    from runstream.dispatch.agent_rules import AgentRules
     from runstream.dispatch.runners import Holding, Runner
     from runstream.model.clock import Clock
     from runstream.storage.store import Store
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 
 _LOG = structlog.get_logger(__name__)
 
-WAITING: Final = frozenset({EXECUTION_WAITING_FOR_APPROVAL, EXECUTION_WAITING_FOR_INPUT})
 _AT_WORK: Final = WAITING | {EXECUTION_IN_PROGRESS}
 #: What stands as the event in the audit of an execution that has just lost its runner: it waits before it is queued.
 LOST_EVENT: Final = "runner_lost"
@@ -82,7 +82,7 @@ class Dispatcher:
         self.runners = Runners(clock, lease_seconds)
         self._queue = Queue()
         self._occupancy = Occupancy()
-        self._agents: dict[str, Agent | None] = {}
+        self._agents: dict[str, AgentRules | None] = {}
         self._leases = Deadlines(clock, self._lease_due)
         self._delays = Deadlines(clock, self._delay_over)
         self._delayed: dict[str, Candidate] = {}
@@ -142,7 +142,7 @@ class Dispatcher:
                 reported = record_id in by_runner
                 self._observe(record_id, head, told=reported and not decided, reported=reported)
             elif kind is AGENT and record_id in self._agents:
-                self._agents[record_id] = cast("Agent", message)
+                self._agents[record_id] = rules_of(cast("Agent", message))
                 self._queue.unpark_all(record_id)
                 self.wake()
         for kind, record_id in transaction.deletes:
@@ -274,7 +274,8 @@ class Dispatcher:
                 return
             for agent_id in self._queue.agents:
                 if agent_id not in self._agents:
-                    self._agents[agent_id] = await self._store.durable.get(AGENT, agent_id)
+                    agent = await self._store.durable.get(AGENT, agent_id)
+                    self._agents[agent_id] = None if agent is None else rules_of(agent)
             offers = Offers(free)
             candidate = self._queue.take(partial(self._is_served, offers), self._is_busy)
             runner = None if candidate is None else self._runner_for(candidate.agent_id, offers)
@@ -332,14 +333,13 @@ class Dispatcher:
         agent = self._agents.get(agent_id)
         if agent is None:
             return None
-        limit = agent.spec.max_concurrent_executions
-        if limit and self._occupancy.leased(agent_id) >= limit:
+        if agent.most_at_once and self._occupancy.leased(agent_id) >= agent.most_at_once:
             return None
         return offers.best_for(agent)
 
     def _is_busy(self, candidate: Candidate) -> bool:
         agent = self._agents.get(candidate.agent_id)
-        parallel = agent is not None and agent.spec.concurrent_in_session
+        parallel = agent is not None and agent.concurrent_in_session
         return bool(candidate.session_id) and not parallel and self._occupancy.must_wait(candidate)
 
     async def _lease_due(self, runner_id: str) -> None:

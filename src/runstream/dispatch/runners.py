@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from runstream.dispatch.agent_rules import AgentRules
     from runstream.model.clock import Clock
     from runstream.model.errors import RunstreamError
-    from runstream.v1.agent_pb2 import Agent
 
 
 @dataclass(slots=True)
@@ -95,10 +95,9 @@ class Offers:
                 self._for_any.append(runner)
         self._best_for_any = max(self._for_any, key=_places, default=None)
 
-    def best_for(self, agent: Agent) -> Runner | None:
+    def best_for(self, agent: AgentRules) -> Runner | None:
         """Return the runner with the most places for an agent, or None."""
-        metadata = agent.metadata
-        by_id, by_slug = self._by_agent.get(metadata.id, ()), self._by_agent.get((metadata.org, metadata.slug), ())
+        by_id, by_slug = self._by_agent.get(agent.id, ()), self._by_agent.get((agent.org, agent.slug), ())
         best: Runner | None = max((*by_id, *by_slug), key=_places, default=None)
         others = self._best_for_any
         if best is None or others is None:

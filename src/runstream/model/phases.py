@@ -28,6 +28,9 @@ TERMINAL: Final[frozenset[int]] = frozenset(
     {EXECUTION_COMPLETED, EXECUTION_FAILED, EXECUTION_CANCELLED, EXECUTION_TERMINATED}
 )
 
+#: The phases in which a person is waited for.
+WAITING: Final[frozenset[int]] = frozenset({EXECUTION_WAITING_FOR_APPROVAL, EXECUTION_WAITING_FOR_INPUT})
+
 #: What may follow a phase, whoever asks for it.
 TRANSITIONS: Final[dict[int, frozenset[int]]] = {
     EXECUTION_PENDING: TERMINAL | {EXECUTION_IN_PROGRESS, EXECUTION_PAUSED},

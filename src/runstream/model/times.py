@@ -10,6 +10,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -50,6 +51,19 @@ def to_millis(time: datetime | Timestamp) -> int:
         seconds, nanos = _in_range(time)
         return seconds * 1_000 + nanos // 1_000_000
     return (_aware(time) - _EPOCH) // timedelta(milliseconds=1)
+
+
+def to_duration(seconds: float) -> Duration:
+    """Make the `Duration` of seconds, to the nanosecond."""
+    duration = Duration()
+    duration.FromNanoseconds(round(seconds * _NANOS_PER_SECOND))
+    return duration
+
+
+def to_seconds(duration: Duration) -> float:
+    """Return how many seconds a `Duration` is."""
+    nanoseconds: int = duration.ToNanoseconds()
+    return nanoseconds / _NANOS_PER_SECOND
 
 
 def _aware(time: datetime) -> datetime:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
+from runstream.model.times import to_duration
 from runstream.v1.agent_execution_pb2 import (
     APPROVAL_ACTION_UNSPECIFIED,
     APPROVAL_APPROVE,
@@ -57,7 +58,7 @@ class Approval:
         """Return it as it goes with a tool call."""
         made = ToolCallApproval(default_action=_VALUES.get(self.default or "", APPROVAL_ACTION_UNSPECIFIED))
         if self.timeout is not None:
-            made.timeout.FromNanoseconds(round(self.timeout * 1e9))
+            made.timeout.CopyFrom(to_duration(self.timeout))
         return made
 
 

@@ -7,6 +7,7 @@ import concurrent.futures
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from runstream.model.times import to_seconds
 from runstream.runner.reporter import Reporter
 from runstream.v1.agent_execution_pb2 import AgentExecution
 
@@ -102,7 +103,7 @@ class Invocation:
         """Return how many seconds are left until the deadline, 0 when it is over; None when there is none."""
         if not self._assignment.HasField("remaining"):
             return None
-        given = self._assignment.remaining.ToNanoseconds() / 1e9
+        given = to_seconds(self._assignment.remaining)
         return max(0.0, given - (self._loop.time() - self._began))
 
     async def safe_point(self) -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 import grpc
 
+from runstream.model.times import to_seconds
 from runstream.runner.backoff import Backoff
 from runstream.runner.errors import RunnerRefused
 from runstream.runner.refusals import refusal
@@ -144,7 +145,7 @@ class Link:
             self._held.obey(command)
 
     def _greet(self, hello: Hello) -> None:
-        self._interval = hello.heartbeat_interval.ToNanoseconds() / 1e9 or _INTERVAL_SECONDS
+        self._interval = to_seconds(hello.heartbeat_interval) or _INTERVAL_SECONDS
         if self._away or not self._attached.is_set():
             _LOG.info("attached as %s", self._identity.runner_id)
         self._away = False

@@ -7,6 +7,7 @@ import logging
 import traceback
 from typing import TYPE_CHECKING, Final
 
+from runstream.model.times import to_seconds
 from runstream.runner.agents import invoke
 from runstream.runner.decisions import told
 from runstream.runner.desk import Desk
@@ -92,7 +93,7 @@ class Run:
 
     def cancel(self, command: runner_pb2.CancelCommand) -> None:
         """Stop the agent, give it its grace to clean up, and report the end."""
-        grace = command.grace.ToNanoseconds() / 1e9
+        grace = to_seconds(command.grace)
         kind = StopKind.DEADLINE if command.deadline_exceeded else StopKind.CANCEL
         self._stop_agent(Stop(kind, command.reason), grace - min(_REPORT_SECONDS, grace * _REPORT_SHARE))
 

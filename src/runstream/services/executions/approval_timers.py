@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from runstream.dispatch.deadlines import Deadlines
-from runstream.model.times import to_datetime
+from runstream.model.times import to_datetime, to_seconds
 from runstream.services.executions.approvals import waiting
 from runstream.services.executions.live import live_executions
 from runstream.storage.records import EXECUTION_HEAD
@@ -101,4 +101,4 @@ def _name(execution_id: str, known: PendingApproval) -> str:
 
 
 def _timeout(approval: ToolCallApproval) -> float:
-    return approval.timeout.ToNanoseconds() / 1e9
+    return to_seconds(approval.timeout)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from google.protobuf.duration_pb2 import Duration
-
 from runstream.dispatch.deadlines import Deadlines
 from runstream.model.phases import is_terminal
+from runstream.model.times import to_duration, to_seconds
 from runstream.services.executions.control import new_control, stage_control
 from runstream.services.executions.loading import LOADED, AnswerExecution, answer_unchanged
 from runstream.services.executions.staging import author_of
@@ -57,8 +56,7 @@ class StageCancel:
 
     def __init__(self, status_change: StatusChange, grace: float) -> None:
         self._status_change = status_change
-        self._grace = Duration()
-        self._grace.FromNanoseconds(round(grace * 1e9))
+        self._grace = to_duration(grace)
 
     async def __call__(self, context: RequestContext[Any, Any]) -> None:
         """Add the end or the request to the transaction."""
@@ -158,7 +156,7 @@ class CancelGrace:
     def _begin(self, execution_id: str, control: ExecutionControl) -> None:
         if execution_id not in self._waiting:
             self._waiting.add(execution_id)
-            self._deadlines.add(execution_id, control.grace.ToNanoseconds() / 1e9)
+            self._deadlines.add(execution_id, to_seconds(control.grace))
 
     def _end(self, execution_id: str) -> None:
         self._waiting.discard(execution_id)
@@ -181,7 +179,7 @@ def end_instead_of_halt(head: ExecutionHead, delta: AgentExecutionStatus) -> Non
 
 
 def _forced_end(control: ExecutionControl) -> AgentExecutionStatus:
-    seconds = f"{control.grace.ToNanoseconds() / 1e9:g} s"
+    seconds = f"{to_seconds(control.grace):g} s"
     if control.deadline_exceeded:
         return AgentExecutionStatus(
             phase=EXECUTION_FAILED,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from runstream.dispatch.dispatcher import LOST_EVENT, WAITING
+from runstream.dispatch.dispatcher import LOST_EVENT
 from runstream.model.errors import FailedPrecondition
-from runstream.model.phases import check_transition, phase_name
+from runstream.model.phases import WAITING, check_transition, phase_name
 from runstream.pipeline.context import SYSTEM, Caller, ContextKey
 from runstream.pipeline.steps import Persist
 from runstream.services.executions.approvals import waiting

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from runstream.dispatch.deadlines import Deadlines
 from runstream.model.errors import NotFound
 from runstream.model.phases import is_terminal
-from runstream.model.times import to_datetime, to_rfc3339, to_timestamp
+from runstream.model.times import to_datetime, to_duration, to_rfc3339, to_timestamp
 from runstream.pipeline.context import SYSTEM
 from runstream.pipeline.steps import Persist
 from runstream.services.executions.cancel import DEADLINE_EXCEEDED
@@ -207,7 +207,7 @@ class StageDeadline:
             await self._fail(context, loaded)
             return
         control = new_control(context, CONTROL_CANCEL, DEADLINE_EXCEEDED)
-        control.grace.FromNanoseconds(round(self._grace * 1e9))
+        control.grace.CopyFrom(to_duration(self._grace))
         control.deadline_exceeded = True
         stage_control(context, loaded, control)
 

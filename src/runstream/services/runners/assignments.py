@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from google.protobuf.duration_pb2 import Duration
-
-from runstream.model.times import to_datetime, to_rfc3339
+from runstream.model.times import to_datetime, to_duration, to_rfc3339
 from runstream.services.resource_types import session_term
 from runstream.services.runners.directives import is_held
 from runstream.storage.records import AGENT, AGENT_EXECUTION, AGENT_INSTANCE, EXECUTION_SECRETS, SESSION
@@ -55,9 +53,7 @@ class Assignments:
         await self._add_surroundings(assignment)
         left = self._remaining(execution_id)
         if left is not None:
-            remaining = Duration()
-            remaining.FromNanoseconds(max(0, round(left * 1e9)))
-            assignment.remaining.CopyFrom(remaining)
+            assignment.remaining.CopyFrom(to_duration(max(0.0, left)))
         return assignment
 
     async def _add_secrets(self, execution: AgentExecution) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from google.protobuf.duration_pb2 import Duration
+import structlog
 
 from runstream.dispatch.runners import RunnerStream
 from runstream.model.errors import Aborted
-from runstream.model.times import to_timestamp
+from runstream.model.times import to_duration, to_timestamp
 from runstream.services.runners.directives import complete, is_held, lost, outstanding
 from runstream.storage.records import EXECUTION_HEAD
 from runstream.v1.runner_pb2 import (
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from runstream.services.wiring import Wiring
     from runstream.storage.store import Store
     from runstream.v1.runner_pb2 import AttachRequest, DetachRequest, HeartbeatRequest, Held
+
+_LOG = structlog.get_logger(__name__)
 
 #: How many heartbeats fit into a lease: two may get lost.
 BEATS_PER_LEASE = 3
@@ -57,6 +59,8 @@ class RunnerService:
         """Yield what the runner is to do, as it comes; end when another stream of it begins, or the server stops."""
         runner = self._dispatcher.renew(request.runner_id)
         stream = RunnerStream(request.capacity, frozenset(request.agents), request.org)
+        told = {"runner": request.runner_id, "capacity": request.capacity, "held": len(request.held)}
+        _LOG.info("runner_attached", **told, agents=list(request.agents), labels=dict(request.labels))
         if runner.stream is not None:
             runner.stream.end(_replaced(runner.id))
         if self._draining is not None:
@@ -165,8 +169,8 @@ class RunnerService:
     def _hello(self) -> RunnerCommand:
         return RunnerCommand(
             hello=Hello(
-                lease_duration=_duration(self._lease_seconds),
-                heartbeat_interval=_duration(self._lease_seconds / BEATS_PER_LEASE),
+                lease_duration=to_duration(self._lease_seconds),
+                heartbeat_interval=to_duration(self._lease_seconds / BEATS_PER_LEASE),
                 server_time=to_timestamp(self._clock.now()),
             )
         )
@@ -240,9 +244,3 @@ def _stalled(runner_id: str) -> Aborted:
         f"Runner {runner_id!r} has not named for a whole lease what it was assigned on this stream. Attach again.",
         metadata={"runner_id": runner_id},
     )
-
-
-def _duration(seconds: float) -> Duration:
-    duration = Duration()
-    duration.FromNanoseconds(round(seconds * 1e9))
-    return duration
