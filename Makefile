@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench protos fmt lock clean
+.PHONY: help demo test frameworks check bench protos fmt lock clean
 
 BIN := .venv/bin
 CODE := $(wildcard src tests benchmarks examples tools hatch_build.py)
@@ -16,13 +16,15 @@ CANDIDATES := $(PYTHON) python3.12 python3.11 python3.13 python3 python
 FITNESS := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: protos ## run the demonstration on this folder; DIR=path surveys another
 	$(BIN)/python examples/demo.py $(if $(DIR),"$(DIR)")
 
 test: protos ## run the tests; ARGS="-k name" is passed to pytest
 	$(BIN)/python -m pytest $(ARGS)
+
+frameworks: .venv/.frameworks ## install the agent frameworks, so that `make test` tests the adapters too
 
 check: protos ## lint, formatting, types, import rules, protos and the lock
 	$(BIN)/ruff check .
@@ -43,7 +45,7 @@ fmt: .venv/.locked ## format, and fix what ruff can fix
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-lock: .venv/.locked ## rewrite requirements.lock; UPGRADE=1 moves to the newest versions
+lock: .venv/.locked ## rewrite the locks; UPGRADE=1 moves to the newest versions
 	$(BIN)/python tools/lock.py $(if $(UPGRADE),upgrade)
 
 clean: ## remove .venv, generated code and caches
@@ -69,6 +71,11 @@ clean: ## remove .venv, generated code and caches
 	  echo 'or install the LevelDB headers (libleveldb-dev) and a C++ compiler.' >&2; \
 	  exit 1; \
 	}
+	@touch $@
+
+.venv/.frameworks: .venv/.linked requirements-frameworks.lock
+	@echo "Installing the agent frameworks that the adapters are tested with"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-frameworks.lock
 	@touch $@
 
 .venv/.linked: .venv/.locked pyproject.toml hatch_build.py

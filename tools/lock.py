@@ -1,11 +1,13 @@
-"""Makes and checks `requirements.lock`: every package at one version, with hashes, on any platform.
+"""Makes and checks the locks: every package at one version, with hashes, on any platform.
+
+`requirements.lock` is for work on Runstream, `requirements-frameworks.lock` for that and the tests of its adapters.
 
 A version that is locked stays locked while it satisfies `pyproject.toml`, so neither the check nor
 a rewrite moves because something new was released.
 
-    python tools/lock.py              write the lock anew
+    python tools/lock.py              write the locks anew
     python tools/lock.py upgrade      the same, with the newest versions allowed
-    python tools/lock.py check        fail if the lock no longer fits pyproject.toml
+    python tools/lock.py check        fail if a lock no longer fits pyproject.toml
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements.lock"
+#: The locks, by the dependency group that each is for. The first one bounds the others.
+LOCKS = {"dev": LOCK, "frameworks": ROOT / "requirements-frameworks.lock"}
 HEADER = "# Written by `make lock` from pyproject.toml. Do not edit.\n\n"
 
 
@@ -27,17 +31,20 @@ class ResolutionError(Exception):
     """The requirements could not be resolved; the message is what uv said."""
 
 
-def resolve(*options: str) -> str:
+def resolve(group: str, *options: str) -> str:
     """Return the lock that pyproject.toml asks for, with the present versions where they fit.
 
     Raises ResolutionError where neither a package index nor uv's cache answers, or nothing fits.
     """
     with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder, LOCK.name)
-        if LOCK.exists():
-            shutil.copy(LOCK, output)
+        lock = LOCKS[group]
+        output = Path(folder, lock.name)
+        if lock.exists():
+            shutil.copy(lock, output)
         command = [str(Path(sys.executable).parent / "uv"), "pip", "compile", "pyproject.toml"]
-        command += ["--group=dev", "--universal", "--python-version=3.11", "--generate-hashes"]
+        if lock != LOCK:
+            command += [f"--constraints={LOCK}"]
+        command += [f"--group={group}", "--universal", "--python-version=3.11", "--generate-hashes"]
         command += ["--no-header", "--no-emit-index-url", "--no-emit-find-links", "--quiet"]
         command += [*options, f"--output-file={output}"]
         ran = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
@@ -47,24 +54,28 @@ def resolve(*options: str) -> str:
 
 
 def check() -> int:
-    """Compare the lock with what pyproject.toml asks for; the exit status is 0 if it fits.
+    """Compare the locks with what pyproject.toml asks for; the exit status is 0 if they fit.
 
     Hashes are left out, as a wheel may be added to a locked version. When nothing can be resolved,
     for want of a network, this only warns; in CI, where that must not pass for a success, it fails.
     """
+    return max(_check(group, lock) for group, lock in LOCKS.items())
+
+
+def _check(group: str, lock: Path) -> int:
     try:
-        wanted = resolve()
+        wanted = resolve(group)
     except ResolutionError as error:
         print(
-            f"{error}\nrequirements.lock could not be compared with pyproject.toml (offline?)",
+            f"{error}\n{lock.name} could not be compared with pyproject.toml (offline?)",
             file=sys.stderr,
         )
         return 1 if os.environ.get("CI") else 0
-    locked = LOCK.read_text("utf-8") if LOCK.exists() else ""
+    locked = lock.read_text("utf-8") if lock.exists() else ""
     difference = list(difflib.unified_diff(_pins(locked), _pins(wanted), "locked", "wanted", n=0, lineterm=""))
     if difference:
         print("\n".join(difference))
-        print("requirements.lock does not fit pyproject.toml: run `make lock`", file=sys.stderr)
+        print(f"{lock.name} does not fit pyproject.toml: run `make lock`", file=sys.stderr)
     return 1 if difference else 0
 
 
@@ -77,7 +88,8 @@ def main() -> int:
     if sys.argv[1:] == ["check"]:
         return check()
     try:
-        LOCK.write_text(resolve(*(["--upgrade"] if sys.argv[1:] == ["upgrade"] else [])), "utf-8")
+        for group, lock in LOCKS.items():
+            lock.write_text(resolve(group, *(["--upgrade"] if sys.argv[1:] == ["upgrade"] else [])), "utf-8")
     except ResolutionError as error:
         print(error, file=sys.stderr)
         return 1
