@@ -368,7 +368,8 @@ def _of_queue(served: Serving, heads: Mapping[str, ExecutionHead]) -> Iterator[s
     dispatcher = served.server._dispatcher  # noqa: SLF001
     queue, delayed = dispatcher._queue, dispatcher._delayed  # noqa: SLF001
     at_work = set(dispatcher._occupancy._known)  # noqa: SLF001
-    in_line = {each for lines in (queue._ready, queue._parked) for line in lines.values() for each in line}  # noqa: SLF001
+    in_line = {each for line in queue._lines for ready in line.values() for each in ready}  # noqa: SLF001
+    in_line |= {each for parked in queue._parked.values() for _, each in parked}  # noqa: SLF001
     if dispatcher._assigning:  # noqa: SLF001
         yield "assignments are under way"
     for execution_id, head in heads.items():

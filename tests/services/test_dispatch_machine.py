@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from runstream.model.phases import TERMINAL
+from runstream.model.phases import TERMINAL, WAITING
 from runstream.storage.records import AGENT_EXECUTION, EXECUTION_HEAD
 from runstream.storage.store import Query, Transaction
 from runstream.v1.agent_execution_pb2 import (
@@ -64,13 +64,25 @@ class ModelRunner:
     def __init__(self, runner_id: str) -> None:
         self.id = runner_id
         self.held: dict[str, int] = {}
+        #: Executions and attempts of which it says that they wait for their sub-executions, and of which it ever did.
+        self.waiting: set[tuple[str, int]] = set()
+        self.ever_waiting: set[tuple[str, int]] = set()
         self.stream: aio.UnaryStreamCall[AttachRequest, RunnerCommand] | None = None
         self._reading: asyncio.Task[None] | None = None
 
     @property
     def names(self) -> list[Held]:
         """What it holds, as it says it."""
-        return [Held(execution_id=each, attempt=attempt) for each, attempt in self.held.items()]
+        return [
+            Held(execution_id=each, attempt=attempt, waiting=(each, attempt) in self.waiting)
+            for each, attempt in self.held.items()
+        ]
+
+    def turn(self, execution_id: str) -> None:
+        """Wait for the sub-executions of something that it holds, or wait no more."""
+        named = (execution_id, self.held[execution_id])
+        self.waiting ^= {named}
+        self.ever_waiting.add(named)
 
     async def attach(self, channel: aio.Channel, capacity: int) -> None:
         """Open a stream and read it in the background, once it has said hello."""
@@ -169,15 +181,16 @@ class DispatchMachine(RuleBasedStateMachine):
     @rule(which=st.sampled_from(range(len(RUNNERS))))
     def heartbeat(self, which: int) -> None:
         """Send a heartbeat."""
+        self.run(self._beat(self.runners[which]))
+
+    @rule(which=st.sampled_from(range(len(RUNNERS))), at=Place, at_once=st.booleans())
+    def wait(self, which: int, at: int, at_once: bool) -> None:  # noqa: FBT001
+        """Begin or end to wait for sub-executions, and say so at once or when there is an occasion."""
         runner = self.runners[which]
-
-        async def beat() -> None:
-            stub = RunnerControllerStub(self.served.client.channel)
-            answer = await stub.Heartbeat(HeartbeatRequest(runner_id=runner.id, held=runner.names))
-            for command in answer.commands:
-                runner.take(command)
-
-        self.run(beat())
+        if runner.held:
+            runner.turn(sorted(runner.held)[at % len(runner.held)])
+            if at_once:
+                self.run(self._beat(runner))
 
     @rule(which=st.sampled_from(range(len(RUNNERS))))
     def detach(self, which: int) -> None:
@@ -290,6 +303,12 @@ class DispatchMachine(RuleBasedStateMachine):
         self.loop.close()
         shutil.rmtree(self.folder)
 
+    async def _beat(self, runner: ModelRunner) -> None:
+        stub = RunnerControllerStub(self.served.client.channel)
+        answer = await stub.Heartbeat(HeartbeatRequest(runner_id=runner.id, held=runner.names))
+        for command in answer.commands:
+            runner.take(command)
+
     async def _check(self) -> None:
         found = set(await self.served.store.scan(Query(AGENT_EXECUTION), limit=1_000))
         dispatcher = self.served.server._dispatcher  # noqa: SLF001  # a test may look
@@ -310,6 +329,7 @@ class DispatchMachine(RuleBasedStateMachine):
                 runner = dispatcher.runners.get(head.runner_id)
                 assert runner is not None
                 assert runner.held[execution_id].attempt == head.status.attempt
+                assert runner.held[execution_id].for_person == (phase in WAITING)
                 if phase == EXECUTION_IN_PROGRESS and head.session_id:
                     assert at_work_in.setdefault(head.session_id, execution_id) == execution_id
             elif phase == EXECUTION_IN_PROGRESS:
@@ -318,6 +338,19 @@ class DispatchMachine(RuleBasedStateMachine):
         assert queued == dispatcher.queued
         held = {each for runner in dispatcher.runners for each in runner.held}
         assert held <= found
+        self._check_places()
+
+    def _check_places(self) -> None:
+        """What waits is counted as it is; what waits for sub-executions does so by the word of its runner."""
+        counted: set[str] = set()
+        ever = {runner.id: runner.ever_waiting for runner in self.runners}
+        for runner in self.served.server._dispatcher.runners:  # noqa: SLF001  # a test may look
+            assert runner.waiting == sum(holding.waits for holding in runner.held.values())
+            said = {(each, holding.attempt) for each, holding in runner.held.items() if holding.for_children}
+            assert said <= ever[runner.id]
+            counted |= {each for each, holding in runner.held.items() if not holding.for_children}
+        occupancy = self.served.server._dispatcher._occupancy  # noqa: SLF001
+        assert occupancy._of_agent.get(self.agent_id, set()) == counted  # noqa: SLF001
 
     def _check_order(self, execution_id: str, head: ExecutionHead) -> None:
         """An attempt only grows, and an end stays what it was until it is recovered."""

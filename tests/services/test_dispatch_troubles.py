@@ -258,7 +258,7 @@ async def test_what_a_full_disk_refused_to_assign_stays_queued_though_it_cannot_
             assert (await runner.assignment()).execution.metadata.id == execution_id
 
 
-async def test_a_child_that_found_its_session_taken_runs_when_its_parent_goes_on(
+async def test_a_child_that_found_its_session_taken_and_its_parent_go_on_side_by_side(
     tmp_path: Path, clock: FakeClock
 ) -> None:
     async with serving(tmp_path, clock) as served, attached(served.client) as runner:
@@ -277,8 +277,8 @@ async def test_a_child_that_found_its_session_taken_runs_when_its_parent_goes_on
         await quiet(served)
         assert (await stored(client, child_id)).status.phase == EXECUTION_PENDING
         await report(client, stranger, EXECUTION_COMPLETED)
-        assert (await runner.assignment()).execution.metadata.id == parent_id
         assert (await runner.assignment()).execution.metadata.id == child_id
+        assert (await runner.assignment()).execution.metadata.id == parent_id
 
 
 async def test_executions_of_a_session_run_side_by_side_as_soon_as_their_agent_lets_them(
@@ -445,8 +445,8 @@ async def test_what_ended_in_the_queue_leaves_nothing_there(tmp_path: Path) -> N
             made = await served.client.executions.Create(execution(agent_id=agent_id))
             await served.client.executions.Cancel(CancelAgentExecutionInput(id=made.metadata.id))
         assert of(served).queued == 0
-        ready = of(served)._queue._ready  # noqa: SLF001  # it is known by nothing else
-        assert sum(len(ids) for ids in ready.values()) < 100
+        lines = of(served)._queue._lines  # noqa: SLF001  # it is known by nothing else
+        assert sum(len(ids) for line in lines for ids in line.values()) < 100
 
 
 async def test_a_process_that_dies_and_comes_back_under_its_name_is_lost_each_time(

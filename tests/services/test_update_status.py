@@ -22,6 +22,7 @@ from runstream.v1.agent_execution_pb2 import (
     TODO_COMPLETED,
     TODO_PENDING,
     TOOL_CALL_COMPLETED,
+    TOOL_CALL_FAILED,
     TOOL_CALL_RUNNING,
     AgentExecutionStatus,
     ExecutionPhase,
@@ -98,6 +99,18 @@ async def test_a_known_entry_is_merged_in_its_place(client: Client) -> None:
         ("one", "read", TOOL_CALL_COMPLETED, "42", 3),
         ("two", "list", TOOL_CALL_RUNNING, "", 3),
     ]
+
+
+async def test_why_a_call_failed_and_whose_it_was_stay_as_reported(client: Client) -> None:
+    """The stable reason and the call during which it was made are merged like everything else of a call."""
+    execution_id = await a_running_execution(client)
+    first, second = delta(execution_id), delta(execution_id)
+    first.status.tool_calls.add(id="two", parent_call_id="one", status=TOOL_CALL_RUNNING)
+    second.status.tool_calls.add(id="two", status=TOOL_CALL_FAILED, reason="TOOL_NOT_ALLOWED")
+    for request in (first, second):
+        await client.executions.UpdateStatus(request)
+    (call,) = (await stored(client, execution_id)).status.tool_calls
+    assert (call.status, call.reason, call.parent_call_id) == (TOOL_CALL_FAILED, "TOOL_NOT_ALLOWED", "one")
 
 
 async def test_an_entry_without_an_id_is_given_one(client: Client) -> None:

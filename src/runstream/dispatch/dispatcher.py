@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from runstream.storage.store import Store
     from runstream.stored.v1.stored_pb2 import ExecutionHead
     from runstream.v1.agent_pb2 import Agent
+    from runstream.v1.runner_pb2 import Held
 
 _LOG = structlog.get_logger(__name__)
 
@@ -162,6 +163,18 @@ class Dispatcher:
         self.wake()
         return runner
 
+    def hear(self, runner: Runner, named: Held) -> None:
+        """Take note of what a runner names; what only waits for its sub-executions gives its places away.
+
+        That of its runner, and that of its agent: else an agent that delegates to itself could wait for ever.
+        """
+        holder = (named.execution_id, runner.id, named.attempt)
+        freed = self.runners.note_named(*holder, for_children=named.waiting)
+        if self.runners.holding(*holder) is not None:
+            freed |= self._occupancy.set_aside(named.execution_id, waits=named.waiting)
+        if freed:
+            self.wake()
+
     async def take_back(self, runner: Runner, held: Iterable[str], *, lost: bool | None = None) -> None:
         """Take executions back from a runner; by themselves they count as lost if the runner ever named them.
 
@@ -202,10 +215,10 @@ class Dispatcher:
 
     def _observe(self, execution_id: str, head: ExecutionHead, *, told: bool, reported: bool = False) -> None:
         status = head.status
-        waits = status.phase in WAITING
+        for_person = status.phase in WAITING
         holder = (execution_id, head.runner_id, status.attempt)
-        as_before = self.runners.knows(*holder, waits=waits)
-        self.runners.note(*holder, waits=waits, told=told)
+        as_before = self.runners.knows(*holder, for_person=for_person)
+        self.runners.note(*holder, for_person=for_person, told=told)
         if reported:
             self._undelivered.pop(execution_id, None)
             self.runners.note_named(*holder)
@@ -221,7 +234,9 @@ class Dispatcher:
             self._queue.discard(execution_id)
             self._end_delay(execution_id)
             if status.phase in _AT_WORK:
-                self._occupancy.enter(candidate, leased=bool(head.runner_id))
+                holding = self.runners.holding(*holder)
+                takes_place = holding is not None and not holding.for_children
+                self._occupancy.enter(candidate, takes_place=takes_place)
             else:
                 self._undelivered.pop(execution_id, None)
                 self._leave(execution_id)
@@ -232,7 +247,7 @@ class Dispatcher:
             return
         # While it waits for its next attempt, it keeps its place in its session.
         if candidate.id not in self._queue and head.status.audit.status_audit.event == LOST_EVENT:
-            self._occupancy.enter(candidate, leased=False)
+            self._occupancy.enter(candidate, takes_place=False)
             self._delay(candidate, backoff_seconds(head.lost_attempts, self._backoff, self._random))
             return
         self._leave(candidate.id)
@@ -260,7 +275,7 @@ class Dispatcher:
 
     def _forget(self, execution_id: str) -> None:
         self._undelivered.pop(execution_id, None)
-        self.runners.note(execution_id, "", 0, waits=False, told=False)
+        self.runners.note(execution_id, "", 0, for_person=False, told=False)
         self._queue.discard(execution_id)
         self._end_delay(execution_id)
         self._leave(execution_id)
@@ -285,9 +300,9 @@ class Dispatcher:
 
     def _begin_assigning(self, candidate: Candidate, runner: Runner) -> None:
         runner.reserved += 1
-        self._occupancy.enter(candidate, leased=True)
+        self._occupancy.enter(candidate, takes_place=True)
         if candidate.session_id:
-            self._queue.unpark_below(candidate)
+            self._queue.unpark_beside(candidate)
         task = asyncio.create_task(self._assign(candidate, runner))
         self._assigning[candidate.id] = task
 
@@ -333,7 +348,7 @@ class Dispatcher:
         agent = self._agents.get(agent_id)
         if agent is None:
             return None
-        if agent.most_at_once and self._occupancy.leased(agent_id) >= agent.most_at_once:
+        if agent.most_at_once and self._occupancy.taken(agent_id) >= agent.most_at_once:
             return None
         return offers.best_for(agent)
 

@@ -19,15 +19,27 @@ class Occupancy:
     def __len__(self) -> int:
         return len(self._known)
 
-    def enter(self, execution: Candidate, *, leased: bool) -> None:
-        """Note that an execution is at work; `leased` when a runner has it."""
+    def enter(self, execution: Candidate, *, takes_place: bool) -> None:
+        """Note that an execution is at work; `takes_place` when a runner has it, and it does not wait for its own."""
         self._known[execution.id] = execution
         if execution.session_id:
             self._in_session.setdefault(execution.session_id, set()).add(execution.id)
-        if leased:
+        if takes_place:
             self._of_agent.setdefault(execution.agent_id, set()).add(execution.id)
         else:
             _remove(self._of_agent, execution.agent_id, execution.id)
+
+    def set_aside(self, execution_id: str, *, waits: bool) -> bool:
+        """Note whether one that a runner has only waits for its sub-executions: then it takes no place of its agent.
+
+        Tell whether the agent has a place more since now.
+        """
+        execution = self._known.get(execution_id)
+        if execution is None:
+            return False
+        before = self.taken(execution.agent_id)
+        self.enter(execution, takes_place=not waits)
+        return self.taken(execution.agent_id) < before
 
     def leave(self, execution_id: str) -> str:
         """Note that it is not any more; return the session that has one less, or an empty text."""
@@ -63,8 +75,8 @@ class Occupancy:
             known = self._known.get(known.parent_id)
         return known is not None
 
-    def leased(self, agent_id: str) -> int:
-        """How many executions of an agent runners have."""
+    def taken(self, agent_id: str) -> int:
+        """How many places of an agent are taken: its executions that runners have, without those set aside."""
         return len(self._of_agent.get(agent_id, ()))
 
 

@@ -1,9 +1,12 @@
-"""The queue: PENDING executions that may be assigned, oldest first within an agent, the agents in turn.
+"""The queue: PENDING executions that may be assigned: sub-executions first, oldest first of an agent, agents in turn.
+
+Sub-executions go first, whoever's they are: what waits for them has given its place away, and a new tree in that place
+could wait for something that only they would free. Trees that were begun end before new ones begin.
 
 It is a view, made from the commits and made anew at start: what is on disk as PENDING is queued, and nothing else is.
-An execution whose session is busy is parked; when the session is free again, the oldest that is parked for it comes
-back. Where a tree of executions shares a session, all that are parked come back, since any of them may be a child of
-what is still at work there.
+An execution whose session is busy is parked; when the session is free again, the first that is parked for it comes
+back, in the same order. Where a tree of executions shares a session, all that are parked come back, since any of them
+may be a child of what is still at work there.
 """
 
 from __future__ import annotations
@@ -11,12 +14,14 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _SLACK = 64
+#: Ready ids by agent, as heaps, the agent whose turn is next first. Those no longer known are dropped when met.
+_Line: TypeAlias = "OrderedDict[str, list[str]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,30 +33,36 @@ class Candidate:
     session_id: str
     parent_id: str = ""
 
+    @property
+    def rank(self) -> tuple[bool, str]:
+        """What sorts those that wait for one thing. Ids sort by creation, so that the smallest is the oldest."""
+        return (not self.parent_id, self.id)
+
 
 class Queue:
-    """The executions that wait. Ids sort by creation, so that the smallest is the oldest."""
+    """The executions that wait."""
 
     def __init__(self) -> None:
         self._known: dict[str, Candidate] = {}
-        #: Ready ids by agent, as heaps, the agent whose turn is next first. Those no longer known are dropped when met.
-        self._ready: OrderedDict[str, list[str]] = OrderedDict()
-        self._parked: dict[str, list[str]] = {}
+        #: What is ready, in two lines: sub-executions, then the others.
+        self._lines: tuple[_Line, _Line] = (OrderedDict(), OrderedDict())
+        #: What is parked, by session, as heaps of ranks.
+        self._parked: dict[str, list[tuple[bool, str]]] = {}
 
     def __len__(self) -> int:
         return len(self._known)
 
     def __bool__(self) -> bool:
         """Whether anything is ready; what is parked is not."""
-        return bool(self._ready)
+        return any(self._lines)
 
     def __contains__(self, execution_id: str) -> bool:
         return execution_id in self._known
 
     @property
     def agents(self) -> list[str]:
-        """The agents that have executions ready, the one whose turn is next first."""
-        return list(self._ready)
+        """The agents that have executions ready, those with sub-executions first, then whose turn is next."""
+        return list(dict.fromkeys(agent_id for line in self._lines for agent_id in line))
 
     def add(self, candidate: Candidate) -> None:
         """Queue an execution; one that is queued already stays where it is."""
@@ -66,33 +77,35 @@ class Queue:
             return
         if candidate.session_id:
             self.unpark(candidate.session_id)
-        self._tidy(candidate.agent_id)
+        self._tidy(self._line_of(candidate), candidate.agent_id)
 
-    def _tidy(self, agent_id: str) -> None:
+    def _tidy(self, line: _Line, agent_id: str) -> None:
         """Drop what is no longer known, when it may be most of what is ready."""
-        ready = self._ready.get(agent_id, [])
+        ready = line.get(agent_id, [])
         if len(ready) > 2 * len(self._known) + _SLACK:
             ready[:] = sorted({each for each in ready if each in self._known})
             if not ready:
-                del self._ready[agent_id]
+                del line[agent_id]
 
     def take(self, serves: Callable[[str], bool], busy: Callable[[Candidate], bool]) -> Candidate | None:
-        """Take the oldest execution of the next agent that is served, parking those whose session is busy."""
-        for agent_id in self.agents:
-            if not serves(agent_id):
-                continue
-            candidate = self._oldest(agent_id, busy)
-            if candidate is not None:
-                if agent_id in self._ready:
-                    self._ready.move_to_end(agent_id)
-                return candidate
+        """Take the oldest execution of the next agent that is served, parking those whose session is busy.
+
+        One without a parent only when no sub-execution can be taken.
+        """
+        for line in self._lines:
+            for agent_id in list(line):
+                candidate = self._oldest(line, agent_id, busy) if serves(agent_id) else None
+                if candidate is not None:
+                    if agent_id in line:
+                        line.move_to_end(agent_id)
+                    return candidate
         return None
 
     def unpark(self, session_id: str, *, every: bool = False) -> None:
-        """Make the oldest execution that is parked for a session ready again, or every one."""
+        """Make the first execution that is parked for a session ready again, or every one."""
         parked = self._parked.get(session_id, [])
         while parked:
-            candidate = self._known.get(heapq.heappop(parked))
+            candidate = self._known.get(heapq.heappop(parked)[1])
             if candidate is not None:
                 self._make_ready(candidate)
                 if not every:
@@ -103,29 +116,36 @@ class Queue:
     def unpark_all(self, agent_id: str) -> None:
         """Make everything of an agent ready again: its rule for sessions may have changed."""
         for session_id, parked in list(self._parked.items()):
-            if any(known.agent_id == agent_id for each in parked if (known := self._known.get(each))):
+            if any(known.agent_id == agent_id for _, each in parked if (known := self._known.get(each))):
                 self.unpark(session_id, every=True)
 
-    def unpark_below(self, candidate: Candidate) -> None:
-        """Make ready again what is parked for a session and was asked for below this one, which begins its work."""
-        parked = (self._known.get(each) for each in self._parked.get(candidate.session_id, ()))
-        if any(known is not None and known.parent_id for known in parked):
+    def unpark_beside(self, candidate: Candidate) -> None:
+        """Make ready again what is parked for a session and may work beside this one, which begins its work.
+
+        That is what was asked for below it, and its parent, which does not wait for what it has asked for.
+        """
+        parked = (self._known.get(each) for _, each in self._parked.get(candidate.session_id, ()))
+        if any(known is not None and (known.parent_id or known.id == candidate.parent_id) for known in parked):
             self.unpark(candidate.session_id, every=True)
 
-    def _make_ready(self, candidate: Candidate) -> None:
-        heapq.heappush(self._ready.setdefault(candidate.agent_id, []), candidate.id)
+    def _line_of(self, candidate: Candidate) -> _Line:
+        children, others = self._lines
+        return children if candidate.parent_id else others
 
-    def _oldest(self, agent_id: str, busy: Callable[[Candidate], bool]) -> Candidate | None:
-        ready = self._ready[agent_id]
+    def _make_ready(self, candidate: Candidate) -> None:
+        heapq.heappush(self._line_of(candidate).setdefault(candidate.agent_id, []), candidate.id)
+
+    def _oldest(self, line: _Line, agent_id: str, busy: Callable[[Candidate], bool]) -> Candidate | None:
+        ready = line[agent_id]
         found = None
         while ready and found is None:
             candidate = self._known.get(heapq.heappop(ready))
             if candidate is None:
                 continue
             if busy(candidate):
-                heapq.heappush(self._parked.setdefault(candidate.session_id, []), candidate.id)
+                heapq.heappush(self._parked.setdefault(candidate.session_id, []), candidate.rank)
             else:
                 found = self._known.pop(candidate.id)
         if not ready:
-            self._ready.pop(agent_id)
+            line.pop(agent_id)
         return found

@@ -27,8 +27,15 @@ class Holding:
     seen: float
     #: Whether the runner has ever named it: it has got the assignment.
     named: bool = False
-    #: Whether it waits for a person, so that it takes no place.
-    waits: bool = False
+    #: Whether it waits for a person: its phase says so.
+    for_person: bool = False
+    #: Whether it only waits for its sub-executions: its runner says so.
+    for_children: bool = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether it takes no place."""
+        return self.for_person or self.for_children
 
 
 @dataclass(eq=False, slots=True)
@@ -62,7 +69,7 @@ class Runner:
     expires: float
     stream: RunnerStream | None = None
     held: dict[str, Holding] = field(default_factory=dict)
-    #: How many of what it holds wait for a person.
+    #: How many of what it holds wait, for a person or for their sub-executions. `hold`, `let_go` and `mark` keep it.
     waiting: int = 0
     #: Places given away in commits that are under way.
     reserved: int = 0
@@ -75,6 +82,27 @@ class Runner:
         if self.stream is None or self.stream.ended is not None or self.expired:
             return 0
         return self.stream.capacity - (len(self.held) - self.waiting) - self.reserved
+
+    def hold(self, execution_id: str, holding: Holding) -> None:
+        """Hold an execution, in place of any earlier attempt of it."""
+        self.let_go(execution_id)
+        self.held[execution_id] = holding
+        self.waiting += holding.waits
+
+    def let_go(self, execution_id: str) -> Holding | None:
+        """Hold an execution no more; return what was held."""
+        holding = self.held.pop(execution_id, None)
+        self.waiting -= holding is not None and holding.waits
+        return holding
+
+    def mark(self, holding: Holding, *, for_person: bool | None = None, for_children: bool | None = None) -> None:
+        """Note what something that it holds waits for; None is as before."""
+        before = holding.waits
+        if for_person is not None:
+            holding.for_person = for_person
+        if for_children is not None:
+            holding.for_children = for_children
+        self.waiting += holding.waits - before
 
 
 class Offers:
@@ -143,7 +171,7 @@ class Runners:
         if not runner.held and runner.stream is None and not runner.reserved:
             self._by_id.pop(runner.id, None)
 
-    def note(self, execution_id: str, runner_id: str, attempt: int, *, waits: bool, told: bool) -> None:
+    def note(self, execution_id: str, runner_id: str, attempt: int, *, for_person: bool, told: bool) -> None:
         """Note who holds an execution now; an empty `runner_id` is nobody. `told`: its runner knows already."""
         before = self._holders.get(execution_id)
         if before is not None and before != runner_id:
@@ -154,32 +182,40 @@ class Runners:
         self._holders[execution_id] = runner_id
         holding = runner.held.get(execution_id)
         if holding is None or holding.attempt != attempt:
-            self._take(runner, execution_id, Holding(attempt, self._clock.monotonic(), waits=waits))
+            self._take(runner, execution_id, Holding(attempt, self._clock.monotonic(), for_person=for_person))
         else:
-            runner.waiting += waits - holding.waits
-            holding.waits = waits
+            runner.mark(holding, for_person=for_person)
             if runner.stream is not None and not told and execution_id not in runner.stream.assigned:
                 runner.stream.changed[execution_id] = attempt
                 runner.stream.flag.set()
 
-    def knows(self, execution_id: str, runner_id: str, attempt: int, *, waits: bool) -> bool:
+    def knows(self, execution_id: str, runner_id: str, attempt: int, *, for_person: bool) -> bool:
         """Tell whether this is how it is known here that a runner holds an execution."""
-        runner = self._by_id.get(runner_id)
-        holding = None if runner is None else runner.held.get(execution_id)
-        return holding is not None and (holding.attempt, holding.waits) == (attempt, waits)
+        holding = self.holding(execution_id, runner_id, attempt)
+        return holding is not None and holding.for_person == for_person
 
-    def note_named(self, execution_id: str, runner_id: str, attempt: int) -> None:
-        """Note that a runner knows of what it holds: it named it, or reported on it."""
+    def holding(self, execution_id: str, runner_id: str, attempt: int) -> Holding | None:
+        """Return what a runner holds of an execution, or None when it does not hold this attempt."""
         runner = self._by_id.get(runner_id)
         holding = None if runner is None else runner.held.get(execution_id)
-        if holding is not None and holding.attempt == attempt:
-            holding.seen, holding.named = self._clock.monotonic(), True
+        return holding if holding is not None and holding.attempt == attempt else None
+
+    def note_named(self, execution_id: str, runner_id: str, attempt: int, *, for_children: bool | None = None) -> bool:
+        """Note that a runner knows of what it holds: it named it, or reported on it. Tell whether it waits since now.
+
+        `for_children`: whether the runner says that it only waits for its sub-executions; None when it did not say.
+        """
+        holding = self.holding(execution_id, runner_id, attempt)
+        if holding is None:
+            return False
+        holding.seen, holding.named = self._clock.monotonic(), True
+        waited = holding.waits
+        self._by_id[runner_id].mark(holding, for_children=for_children)
+        return holding.waits and not waited
 
     @staticmethod
     def _take(runner: Runner, execution_id: str, holding: Holding) -> None:
-        before = runner.held.get(execution_id)
-        runner.waiting += holding.waits - (before is not None and before.waits)
-        runner.held[execution_id] = holding
+        runner.hold(execution_id, holding)
         if runner.stream is not None:
             runner.stream.assigned[execution_id] = holding.attempt
             runner.stream.flag.set()
@@ -187,9 +223,8 @@ class Runners:
     def _let_go(self, runner_id: str, execution_id: str, *, told: bool) -> None:
         del self._holders[execution_id]
         runner = self._by_id[runner_id]
-        holding = runner.held.pop(execution_id)
-        runner.waiting -= holding.waits
-        if runner.stream is not None:
+        holding = runner.let_go(execution_id)
+        if runner.stream is not None and holding is not None:
             unsent = runner.stream.assigned.pop(execution_id, None)
             runner.stream.changed.pop(execution_id, None)
             if unsent is None and not told:

@@ -10,6 +10,7 @@ from runstream.model.views import redact_secrets
 from runstream.pipeline.context import ContextKey
 from runstream.pipeline.steps import create_inside
 from runstream.services.agent_instances import build_instance_steps, stage_default_instance
+from runstream.services.executions.inheritance import restrict_tools
 from runstream.services.executions.parents import AGENT
 from runstream.services.resource_commands import require
 from runstream.services.resource_types import AGENTS, EXECUTIONS, INSTANCES, SESSIONS
@@ -77,6 +78,7 @@ class CompleteContext:
             spec.context.ClearField("root_execution_id")
             spec.context.ClearField("deadline")
             spec.context.ClearField("depth")
+            restrict_tools(spec.context)
         if traceparent and not spec.context.traceparent:
             spec.context.traceparent = traceparent
 

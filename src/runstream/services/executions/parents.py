@@ -13,7 +13,7 @@ from runstream.model.phases import is_terminal, phase_name
 from runstream.model.times import to_rfc3339
 from runstream.pipeline.context import ContextKey
 from runstream.pipeline.steps import audit_update
-from runstream.services.executions.budgets import budget_below
+from runstream.services.executions.inheritance import check_shared, context_below
 from runstream.services.executions.loading import Loaded, load_record
 from runstream.services.executions.staging import new_change, next_head, stage_change
 from runstream.storage.records import EXECUTION_HEAD
@@ -61,10 +61,15 @@ _STATUSES: Final[dict[int, SubAgentStatus.ValueType]] = {
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """The execution that asks for a new one: its head, and the bounds it has itself."""
+    """The execution that asks for a new one: its head and its record, not to be changed."""
 
     loaded: Loaded
-    context: ExecutionContext
+    record: AgentExecution
+
+    @property
+    def context(self) -> ExecutionContext:
+        """The bounds it has itself."""
+        return self.record.spec.context
 
 
 #: The agent of a new execution.
@@ -88,18 +93,21 @@ class CheckParentAndCall:
 
 
 class JoinTree:
-    """Gives a new execution its place in a tree: root, depth, and no more to spend than its parent has.
+    """Gives a new execution its place in a tree: root, depth, organization, and in nothing more than its parent has.
+
+    It stands before whatever is made for the execution, as its session: that is of the same organization.
 
     NOT_FOUND, reason PARENT_NOT_FOUND. FAILED_PRECONDITION, reasons PARENT_ENDING, STALE_ATTEMPT, DEPTH_EXCEEDED.
+    INVALID_ARGUMENT, reason DIFFERS_FROM_PARENT.
     """
 
     def __init__(self, max_depth: int) -> None:
         self._max_depth = max_depth
 
     async def __call__(self, context: CreateContext) -> None:
-        """Complete the state's execution context, and leave the parent for later steps."""
-        own = context.state.spec.context
-        own.root_execution_id = context.state.metadata.id
+        """Complete the state's organization and execution context, and leave the parent for later steps."""
+        state, own = context.state, context.state.spec.context
+        own.root_execution_id = state.metadata.id
         parent = await load_parent(context, own.parent_execution_id) if own.parent_execution_id else None
         if parent is not None:
             _check_attempt(parent.loaded, own.parent_attempt)
@@ -108,8 +116,9 @@ class JoinTree:
             return
         own.root_execution_id = parent.context.root_execution_id or parent.loaded.id
         own.depth = self._depth_below(parent)
-        if own.HasField("budget") or parent.context.HasField("budget"):
-            own.budget.CopyFrom(budget_below(own.budget, parent.context.budget))
+        check_shared(state, parent.record)
+        state.metadata.org = parent.record.metadata.org
+        own.CopyFrom(context_below(own, parent.context))
 
     def _depth_below(self, parent: Parent) -> int:
         depth, budget = parent.context.depth + 1, parent.context.budget
@@ -156,7 +165,7 @@ async def load_parent(context: RequestContext[Any, Any], parent_id: str) -> Pare
             metadata={"id": parent_id, "phase": phase_name(head.status.phase)},
         )
     loaded = Loaded(parent_id, head)
-    return Parent(loaded, (await load_record(context, loaded)).spec.context)
+    return Parent(loaded, await load_record(context, loaded))
 
 
 def _check_attempt(parent: Loaded, attempt: int) -> None:

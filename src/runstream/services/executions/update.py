@@ -15,7 +15,7 @@ from runstream.pipeline.steps import (
     keep_fixed_fields,
     keep_identity,
 )
-from runstream.services.executions.budgets import budget_within
+from runstream.services.executions.inheritance import SHARED, context_within, restrict_tools
 from runstream.services.executions.loading import LOADED, load_record
 from runstream.services.executions.staging import new_change, next_head, stage_change
 from runstream.storage.records import AGENT_EXECUTION, EXECUTION_SECRETS
@@ -75,8 +75,9 @@ class BuildUpdatedExecution:
         state.DiscardUnknownFields()
         if not state.HasField("spec"):
             state.spec.CopyFrom(existing.spec)
-        keep_fixed_fields(existing, state, FIXED)
+        keep_fixed_fields(existing, state, _fixed_fields(existing))
         keep_identity(existing, state)
+        _keep_bounds(existing, state)
         if is_terminal(context.value(LOADED).phase):
             _keep_what_is_left_out(existing, state)
         _keep_outputs(existing, state)
@@ -147,10 +148,28 @@ def _keep_what_is_left_out(existing: AgentExecution, state: AgentExecution) -> N
     if not after.HasField("version") and before.HasField("version"):
         after.version.CopyFrom(before.version)
     after.owner_scope = after.owner_scope or before.owner_scope
+    if state.spec.context.allowed_tools and not existing.spec.context.only_allowed_tools:
+        state.spec.context.ClearField("only_allowed_tools")  # it ended before there was this field
+
+
+def _keep_bounds(existing: AgentExecution, state: AgentExecution) -> None:
+    """Let a sub-execution have in nothing more than it had; its parent may be gone, what it had is not."""
+    before = existing.spec.context
+    if before.parent_execution_id:
+        state.spec.context.CopyFrom(context_within(state.spec.context, before))
+    elif state.spec.HasField("context"):
+        restrict_tools(state.spec.context)
+
+
+def _fixed_fields(existing: AgentExecution) -> tuple[str, ...]:
+    """Return the paths that stay as they are; a sub-execution is for whom its parent is, too."""
+    if not existing.spec.context.parent_execution_id:
+        return FIXED
+    return (*FIXED, *(f"spec.context.{name}" for name in SHARED))
 
 
 def _keep_outputs(existing: AgentExecution, state: AgentExecution) -> None:
-    """Carry over what the server alone says; and let the budget of a sub-execution become smaller alone."""
+    """Carry over what the server alone says."""
     before, after = existing.spec.context, state.spec.context
     if state.spec.HasField("context"):
         for name in ("root_execution_id", "deadline", "depth"):
@@ -158,9 +177,6 @@ def _keep_outputs(existing: AgentExecution, state: AgentExecution) -> None:
     outputs = ExecutionContext(root_execution_id=before.root_execution_id, depth=before.depth)
     if before.HasField("deadline"):
         outputs.deadline.CopyFrom(before.deadline)
-    if before.parent_execution_id and before.HasField("budget"):
-        outputs.budget.CopyFrom(budget_within(after.budget, before.budget))
-        after.ClearField("budget")
     if outputs.ListFields():
         after.MergeFrom(outputs)
 

@@ -84,7 +84,7 @@ class RunnerService:
         for number, held in enumerate(request.held, start=1):
             if number % _TURN == 0:
                 await asyncio.sleep(0)
-            self._dispatcher.runners.note_named(held.execution_id, runner.id, held.attempt)
+            self._dispatcher.hear(runner, held)
             head = await self._store.durable.get(EXECUTION_HEAD, held.execution_id)
             if head is None or not is_held(head, runner.id, held.attempt):
                 answer.commands.append(lost(held.execution_id, held.attempt, head))
@@ -148,7 +148,7 @@ class RunnerService:
         for number, entry in enumerate(named.values(), start=1):
             if number % _TURN == 0:
                 await asyncio.sleep(0)
-            self._dispatcher.runners.note_named(entry.execution_id, runner.id, entry.attempt)
+            self._dispatcher.hear(runner, entry)
             head = await self._store.durable.get(EXECUTION_HEAD, entry.execution_id)
             if not is_held(head, runner.id, entry.attempt):
                 yield lost(entry.execution_id, entry.attempt, head)
