@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runstream.runner import Agent, AgentFailure, ReportClosed, ToolRejected
+from runstream.runner.context import SecretsGone
 from runstream.runner.decisions import Decision
 from runstream.v1.agent_execution_pb2 import (
     EXECUTION_CANCELLED,
@@ -294,9 +295,11 @@ async def test_an_invocation_has_all_that_the_server_assigned(tmp_path: Path) ->
 
 async def test_secrets_reach_the_agent_and_nobody_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     seen: list[Invocation] = []
+    told: list[str] = []
 
     async def agent(invocation: Invocation) -> None:
         seen.append(invocation)
+        told.append(f"{invocation.env!r} {invocation.context.secret('TOKEN')}")
         try:
             async with invocation.report.tool("call"):
                 refuse(invocation.env["TOKEN"])
@@ -310,8 +313,10 @@ async def test_secrets_reach_the_agent_and_nobody_else(tmp_path: Path, caplog: p
         with caplog.at_level(logging.DEBUG, "runstream.runner.link"):
             state = await served.result(TOKEN="hush-hush")  # noqa: S106  # made up
     (invocation,) = seen
-    assert invocation.env["TOKEN"] == "hush-hush"  # noqa: S105  # made up
-    assert repr(invocation.env) == "Environment(TOKEN)"
+    assert told == ["Environment(TOKEN) hush-hush"]
+    assert invocation.env == {}, "the run is over"
+    with pytest.raises(SecretsGone, match="TOKEN"):
+        invocation.context.secret("TOKEN")
     assert "hush-hush" not in f"{invocation!r} {invocation.execution}"
     assert state.status.error == "refused: ***"
     assert state.status.tool_calls[0].error == "PermissionError: *** is not valid"

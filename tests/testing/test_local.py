@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -163,3 +164,14 @@ async def test_two_servers_know_nothing_of_each_other(runstream_server: LocalSer
     async with local_server(clock=ManualClock()) as other:
         await other.run(returns, "Ada")
         assert not (await runstream_server.client.queries.List(ListAgentExecutionsRequest())).entries
+
+
+async def test_an_agent_that_is_run_many_times_at_once_is_served_once() -> None:
+    async def agent(invocation: Invocation) -> str:
+        return invocation.message
+
+    async with local_server() as server:
+        states = await asyncio.gather(*(server.run(agent, str(number)) for number in range(10)))
+        runners = {state.execution.spec.agent_id for state in states}
+    assert sorted(state.answer for state in states) == sorted(map(str, range(10)))
+    assert len(runners) == 1

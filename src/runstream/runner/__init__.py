@@ -12,33 +12,63 @@
 """
 
 from runstream.runner.agents import Agent, AgentFunction
+from runstream.runner.context import (
+    Budget,
+    ExecutionContext,
+    Thoroughness,
+    build_context,
+    current_context,
+)
 from runstream.runner.decisions import Approval, Decision
+from runstream.runner.delegation import Delegated
 from runstream.runner.errors import (
     AgentFailure,
+    AgentMutated,
+    BudgetExceeded,
+    ContextInvalid,
+    DeadlineExceeded,
+    DelegationFailed,
     Paused,
     ReportClosed,
     ReportRefused,
     RunnerRefused,
+    ToolArgumentsInvalid,
+    ToolBroke,
     ToolDeclined,
+    ToolNotAllowed,
     ToolRejected,
     ToolSkipped,
+    ToolUnknown,
 )
 from runstream.runner.events import Event
 from runstream.runner.invocation import Environment, Invocation
 from runstream.runner.messages import Message
+from runstream.runner.pool import AgentConfiguration, AgentPool
 from runstream.runner.reporter import Reporter
 from runstream.runner.runner import Runner
 from runstream.runner.sub_agents import SubAgent
-from runstream.runner.tools import ToolHandle
+from runstream.runner.tools.dispatcher import ToolDispatcher
+from runstream.runner.tools.handle import ToolHandle
+from runstream.runner.tools.registry import ToolRegistry
 
 __all__ = [
     "Agent",
+    "AgentConfiguration",
     "AgentFailure",
     "AgentFunction",
+    "AgentMutated",
+    "AgentPool",
     "Approval",
+    "Budget",
+    "BudgetExceeded",
+    "ContextInvalid",
+    "DeadlineExceeded",
     "Decision",
+    "Delegated",
+    "DelegationFailed",
     "Environment",
     "Event",
+    "ExecutionContext",
     "Invocation",
     "Message",
     "Paused",
@@ -48,8 +78,17 @@ __all__ = [
     "Runner",
     "RunnerRefused",
     "SubAgent",
+    "Thoroughness",
+    "ToolArgumentsInvalid",
+    "ToolBroke",
     "ToolDeclined",
+    "ToolDispatcher",
     "ToolHandle",
+    "ToolNotAllowed",
+    "ToolRegistry",
     "ToolRejected",
     "ToolSkipped",
+    "ToolUnknown",
+    "build_context",
+    "current_context",
 ]

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import inspect
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -79,7 +75,7 @@ async def _invoke(function: AgentFunction, invocation: Invocation) -> None:
     if _is(inspect.isasyncgenfunction, function) or _is(inspect.iscoroutinefunction, function):
         result = function(invocation)
     else:
-        result = await _in_thread(_plain, function, invocation)
+        result = await invocation.in_thread(_plain, function, invocation)
     if isinstance(result, AsyncIterator):
         await _report_all(result, invocation)
         return
@@ -111,36 +107,6 @@ def _plain(function: AgentFunction, invocation: Invocation) -> Any:  # noqa: ANN
         invocation.wait(invocation.report.event(event))
         invocation.wait(invocation.safe_point())
     return None
-
-
-async def _in_thread(body: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401  # whatever it returns
-    """Call a function in a thread of its own, which keeps neither others nor the end of the process waiting."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Any] = loop.create_future()
-    context = contextvars.copy_context()
-
-    def settle(result: object, error: BaseException | None) -> None:
-        if future.done():
-            return  # stopped meanwhile: what comes late does not count
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)
-
-    def run() -> None:
-        result: object = None
-        error: BaseException | None = None
-        try:
-            result = context.run(body, *arguments)
-        except StopIteration as raised:  # a future cannot hold one
-            error = RuntimeError(f"the agent raised {raised!r}")
-        except BaseException as raised:  # noqa: BLE001  # it is raised where the thread is awaited
-            error = raised
-        with suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(settle, result, error)
-
-    threading.Thread(target=run, name="runstream-agent", daemon=True).start()
-    return await future
 
 
 def _is(kind: Callable[[Any], bool], function: AgentFunction) -> bool:

@@ -70,7 +70,9 @@ async def _why_not(channel: Channel) -> str:
     return "it is slow"
 
 
-async def until_answered(method: UnaryUnaryMultiCallable[Q, A], request: Q) -> A:
+async def until_answered(
+    method: UnaryUnaryMultiCallable[Q, A], request: Q, metadata: tuple[tuple[str, str], ...] = ()
+) -> A:
     """Send `request` until it is answered, however long the server is away; it must be one that may come twice.
 
     Raises `Refusal` when the server refuses it for good.
@@ -78,7 +80,7 @@ async def until_answered(method: UnaryUnaryMultiCallable[Q, A], request: Q) -> A
     backoff = Backoff()
     while True:
         try:
-            return await method(request, timeout=CALL_SECONDS)
+            return await method(request, timeout=CALL_SECONDS, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             refused = refusal(error)
             if refused is not None:

@@ -86,7 +86,12 @@ class Held:
             if known.attempt >= assignment.attempt:
                 return
             self._lose(known, "SUPERSEDED")
-        run = self._runs[execution_id] = self._begin(assignment)
+        try:
+            run = self._begin(assignment)
+        except Exception:  # noqa: BLE001  # it must not end the runner, which holds others; the server takes it back
+            _LOG.exception("%s cannot be begun, attempt %d", execution_id, assignment.attempt)
+            return
+        self._runs[execution_id] = run
         _LOG.debug("%s begins, attempt %d", execution_id, assignment.attempt)
         task = asyncio.create_task(run.live(), name=f"run {execution_id}")
         self._tasks.add(task)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
-import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
-
-from runstream.model.times import to_seconds
-from runstream.runner.reporter import Reporter
-from runstream.v1.agent_execution_pb2 import AgentExecution
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from runstream.runner.desk import Desk
-    from runstream.v1.agent_execution_pb2 import AgentMessage
+    from runstream.runner.bridge import Bridge
+    from runstream.runner.context.value import ExecutionContext
+    from runstream.runner.mailbox import Mailbox
+    from runstream.runner.reporter import Reporter
+    from runstream.v1.agent_execution_pb2 import AgentExecution, AgentMessage
     from runstream.v1.agent_instance_pb2 import AgentInstance
     from runstream.v1.agent_pb2 import Agent
     from runstream.v1.runner_pb2 import Assignment
@@ -25,43 +23,55 @@ T = TypeVar("T")
 
 
 class Environment(dict[str, str]):
-    """The variables of one run, secrets included. Its repr names them and tells no value."""
+    """The variables of one run, secrets included. Its repr names them and tells no value; after the run it is empty."""
 
     def __repr__(self) -> str:
         return f"Environment({', '.join(sorted(self))})"
 
 
-class Invocation:
-    """One attempt at an execution. Nothing in it is shared with another."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Setting:
+    """What all invocations of one run share: the run's own, and those of the sub-agents within it."""
 
-    def __init__(self, assignment: Assignment, desk: Desk, loop: asyncio.AbstractEventLoop) -> None:
-        """Take what the server has assigned, and the desk to report at."""
-        self._assignment = assignment
-        self._desk = desk
-        self._loop = loop
-        self._began = loop.time()
-        self._waiting: set[concurrent.futures.Future[Any]] = set()
-        self._stopped = threading.Event()
-        self._env = Environment({name: value.value for name, value in assignment.execution.spec.runtime_env.items()})
-        self._execution = without_secrets(assignment.execution)
-        self._report = Reporter(desk)
+    #: Without the values of its variables.
+    assignment: Assignment
+    env: Environment
+    mailbox: Mailbox
+    bridge: Bridge
+
+
+class Invocation:
+    """One call of an agent: for an attempt at an execution, or as a sub-agent within one. Nobody else has it."""
+
+    def __init__(self, setting: Setting, context: ExecutionContext, message: str, *, resumed: bool = False) -> None:
+        """Take the run's setting, the call's own context, and what the agent is to do."""
+        self._setting = setting
+        self._assignment = setting.assignment
+        self._context = context
+        self._message = message
+        self._resumed = resumed
 
     def __repr__(self) -> str:
-        return f"Invocation({self._execution.metadata.id}, attempt={self.attempt})"
+        return f"Invocation({self._assignment.execution.metadata.id}, attempt={self.attempt})"
+
+    @property
+    def context(self) -> ExecutionContext:
+        """What this invocation is, for whom, and what it may do: pass it on to whatever works for it."""
+        return self._context
 
     @property
     def message(self) -> str:
         """What the agent is to do."""
-        return self._execution.spec.message
+        return self._message
 
     @property
     def execution(self) -> AgentExecution:
         """The execution as it was assigned, without the values of secrets; its status is what it resumes from."""
-        return self._execution
+        return self._assignment.execution
 
     @property
     def agent(self) -> Agent:
-        """The agent as the server has it: instructions, runtime, tools."""
+        """The agent of the execution as the server has it: instructions, runtime, tools."""
         return self._assignment.agent
 
     @property
@@ -87,24 +97,21 @@ class Invocation:
     @property
     def resumed(self) -> bool:
         """Whether to continue from what `execution.status` holds."""
-        return self._assignment.resume_from
+        return self._resumed
 
     @property
     def env(self) -> Environment:
         """The variables of this run by name, secrets included."""
-        return self._env
+        return self._setting.env
 
     @property
     def report(self) -> Reporter:
         """Tells what the agent does."""
-        return self._report
+        return self._context.report
 
     def remaining(self) -> float | None:
         """Return how many seconds are left until the deadline, 0 when it is over; None when there is none."""
-        if not self._assignment.HasField("remaining"):
-            return None
-        given = to_seconds(self._assignment.remaining)
-        return max(0.0, given - (self._loop.time() - self._began))
+        return self._context.remaining()
 
     async def safe_point(self) -> None:
         """Let the agent be paused here: it ends, and is invoked anew, `resumed`, when somebody resumes it.
@@ -112,7 +119,7 @@ class Invocation:
         Raises `Paused`, which is to be let pass. Also lets others work, so that a long calculation can be cancelled.
         """
         await asyncio.sleep(0)
-        self._desk.mailbox.check_pause()
+        self._setting.mailbox.check_pause()
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the runner's loop, wait for it in this thread, and return what it returns.
@@ -120,41 +127,22 @@ class Invocation:
         For plain functions, which run in a thread of their own: `invocation.wait(invocation.report.text("…"))`. Raises
         `asyncio.CancelledError` once the agent has been stopped.
         """
-        if self._stopped.is_set() or _runs_here(self._loop):
-            work.close()
-            if self._stopped.is_set():
-                raise asyncio.CancelledError
-            raise RuntimeError("wait is for plain functions in their thread; here, await")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        self._waiting.add(future)
-        if self._stopped.is_set():  # meanwhile
-            future.cancel()
-        try:
-            return future.result()
-        except concurrent.futures.CancelledError:
-            raise asyncio.CancelledError from None
-        finally:
-            self._waiting.discard(future)
+        return self._setting.bridge.wait(work)
 
-    def stop_waiting(self) -> None:
-        """End every `wait`, now and from now on: the runner has stopped the agent."""
-        self._stopped.set()
-        for future in tuple(self._waiting):
-            future.cancel()
+    async def in_thread(self, body: Any, *arguments: object) -> Any:  # noqa: ANN401  # any function, whatever it returns
+        """Call a function that blocks, in a thread of its own; in it, `wait` and `current_context` work."""
+        return await self._setting.bridge.in_thread(body, *arguments)
+
+    @staticmethod
+    def for_sub_agent(setting: Setting, context: ExecutionContext, message: str) -> Invocation:
+        """Return the invocation of a sub-agent within a run: its own context and message, and no history."""
+        return SubInvocation(setting, context, message)
 
 
-def without_secrets(execution: AgentExecution) -> AgentExecution:
-    """Return a copy whose secret variables have no value, as in every answer of the server."""
-    copy = AgentExecution()
-    copy.CopyFrom(execution)
-    for value in copy.spec.runtime_env.values():
-        if value.is_secret:
-            value.ClearField("value")
-    return copy
+class SubInvocation(Invocation):
+    """The invocation of a sub-agent: it begins afresh, without what was said before."""
 
-
-def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
-    try:
-        return asyncio.get_running_loop() is loop
-    except RuntimeError:
-        return False
+    @property
+    def history(self) -> tuple[AgentMessage, ...]:
+        """Nothing: a sub-agent is told what it is to do in its message."""
+        return ()

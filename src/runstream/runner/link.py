@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from grpc.aio import Channel
 
+    from runstream.runner.bell import Bell
     from runstream.runner.held import Held
     from runstream.v1.runner_pb2 import Hello, RunnerCommand
 
@@ -59,8 +61,11 @@ class Identity:
 class Link:
     """A runner's tie to the server: `attach` and `beat` keep it, until they are cancelled."""
 
-    def __init__(self, channel: Channel, identity: Identity, held: Held, attached: asyncio.Event) -> None:
-        """Attach as `identity` over `channel`, for what is `held`; set `attached` once the server has said hello."""
+    def __init__(self, channel: Channel, identity: Identity, held: Held, attached: asyncio.Event, nudge: Bell) -> None:
+        """Attach as `identity` over `channel`, for what is `held`; set `attached` once the server has said hello.
+
+        When `nudge` rings, the server is told at once what is held.
+        """
         self._server = RunnerControllerStub(channel)
         self._identity = identity
         self._held = held
@@ -68,6 +73,7 @@ class Link:
         self._capacity = identity.capacity
         self._away = False
         self._attached = attached
+        self._nudge = nudge
 
     async def attach(self) -> None:
         """Stay attached, until cancelled. Raises `RunnerRefused` when the server never let the runner attach."""
@@ -93,7 +99,9 @@ class Link:
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + self._interval
-            await asyncio.sleep(self._interval)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._interval):
+                    await self._nudge.wait()
             late = loop.time() - due
             if late > self._interval:
                 _LOG.warning("an agent has kept the loop from running for %.1f s, heartbeats too; use a thread", late)

@@ -45,6 +45,10 @@ class Mailbox:
         if self._pausing and not self.stopping:
             raise Paused
 
+    async def paused(self) -> None:
+        """Wait until a pause is asked. Raises `Paused`; never returns."""
+        await self._until(lambda: None)
+
     def decide(self, decision: Decision) -> None:
         """Take a decision; the first one about a call counts."""
         self._decisions.setdefault(decision.call_id, decision)

@@ -42,7 +42,13 @@ class Message:
         self._opening: AgentMessage | None = opening
         # What an earlier attempt said under this id is replaced by what this one says.
         self._replaces = desk.record.has_message(opening.id)
+        self._said: list[str] = []
         self.id = opening.id
+
+    @property
+    def said(self) -> str:
+        """What was said so far."""
+        return "".join(self._said)
 
     async def begin(self) -> None:
         """Report the message, without text if it has none yet."""
@@ -54,6 +60,7 @@ class Message:
         for piece in pieces(clean(text), PIECE_BYTES):
             if piece:
                 await self._append(piece)
+                self._said.append(piece)
 
     async def _append(self, piece: str) -> None:
         await self._desk.outbox.room()  # before the opening is used up: what follows may not be interrupted

@@ -9,6 +9,8 @@ from runstream.runner.decisions import recorded
 from runstream.runner.desk import now
 from runstream.v1.agent_execution_pb2 import (
     MESSAGE_HUMAN,
+    SUB_AGENT_CANCELLED,
+    SUB_AGENT_FAILED,
     TOOL_CALL_INTERRUPTED,
     TOOL_CALL_WAITING_APPROVAL,
     ToolCall,
@@ -25,14 +27,25 @@ _MADE_UP: Final = re.compile(r"call-\d+-\d+")
 class Record:
     """The state that the attempt was assigned with."""
 
-    def __init__(self, status: AgentExecutionStatus) -> None:
+    def __init__(self, status: AgentExecutionStatus, *, resumed: bool = False) -> None:
         self._messages = list(status.messages)
         self._places = {message.id: place for place, message in enumerate(self._messages)}
         self._calls = {call.id: call for call in status.tool_calls}
+        # An attempt that begins afresh has none: what an earlier one has delegated is cancelled with it.
+        self._sub_agents = list(status.sub_agent_executions) if resumed else []
+        #: What was spent.
+        self.usage = list(status.usage)
 
     def call(self, call_id: str) -> ToolCall | None:
         """Return the tool call with an id, if there is one."""
         return self._calls.get(call_id)
+
+    def delegated(self, call_id: str) -> str | None:
+        """Return the execution that a tool call has made, if it may be gone on with: none that has failed."""
+        for entry in reversed(self._sub_agents):
+            if entry.call_id == call_id and entry.execution_id:
+                return None if entry.status in (SUB_AGENT_FAILED, SUB_AGENT_CANCELLED) else entry.execution_id
+        return None
 
     def decision(self, call_id: str) -> Decision | None:
         """Return what was decided about a tool call, if it was."""

@@ -13,7 +13,7 @@ from runstream.runner.messages import Message, opening
 from runstream.runner.sub_agents import LONGEST_TEXT, SubAgent
 from runstream.runner.text import cut
 from runstream.runner.todos import LONGEST_TODO, todo_items, todo_status
-from runstream.runner.tools import ToolHandle
+from runstream.runner.tools.handle import Scope, ToolHandle
 from runstream.v1.agent_execution_pb2 import (
     AgentExecutionStatus,
     SubAgentExecution,
@@ -25,6 +25,8 @@ from runstream.v1.agent_execution_pb2 import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from runstream.runner.context.budget import Ledger
+    from runstream.runner.context.value import ExecutionContext
     from runstream.runner.decisions import Action, Decision
     from runstream.runner.desk import Desk
     from runstream.runner.events import Event
@@ -45,12 +47,25 @@ class Reporter:
     with, in place of a second one. Every report raises `ReportClosed` once the execution is over for this agent.
     """
 
-    def __init__(self, desk: Desk, owner: str = "") -> None:
-        """Report at `desk`, for the sub-agent `owner`, or for the agent itself."""
+    def __init__(self, desk: Desk, ledger: Ledger, owner: str = "", call_id: str = "") -> None:
+        """Report at `desk`, for the sub-agent `owner`, or for the agent itself; during tool call `call_id`, or none.
+
+        What is spent is counted in `ledger`.
+        """
         self._desk = desk
+        self._ledger = ledger
         self._owner = owner
+        self._call_id = call_id
+        #: What is reported is done in this context.
+        self._context: ExecutionContext | None = None
         self._message: Message | None = None
         self._kind: MessageKind = "ai"
+        self._last: Message | None = None
+
+    @property
+    def last_said(self) -> str:
+        """The last message to people that this reporter has begun, as far as it was said; empty if there is none."""
+        return "" if self._last is None else self._last.said
 
     async def text(self, text: str, *, kind: MessageKind = "ai") -> None:
         """Go on with the current message, or begin one: after anything but text, and for another kind."""
@@ -90,12 +105,13 @@ class Reporter:
     ) -> ToolHandle:
         """Use a tool: `async with report.tool(…) as call`, see `ToolHandle`. Arguments may hold any object.
 
-        With `approval`, a person is asked first. Entering is a safe point.
+        With `approval`, a person is asked first. Entering is a safe point; it raises ToolNotAllowed for a tool that the
+        context does not allow, and BudgetExceeded for one too many, which are then reported as FAILED.
         """
         call = self._call(name, args, id)
         if component is not None:
             call.component_metadata.CopyFrom(component)
-        return ToolHandle(self._desk, call, approval, self._step)
+        return ToolHandle(self._desk, self._scope, call, approval, self._step)
 
     async def approval(
         self,
@@ -116,7 +132,8 @@ class Reporter:
         if isinstance(tool, ToolHandle):
             return await tool.ask_within(question)
         self._step()
-        return await ToolHandle(self._desk, self._call(tool, args, id), question, self._step).ask(question)
+        handle = ToolHandle(self._desk, self._scope, self._call(tool, args, id), question, self._step)
+        return await handle.ask(question)
 
     def sub_agent(
         self,
@@ -138,7 +155,7 @@ class Reporter:
             execution_id=execution_id,
             call_id=call_id,
         )
-        return SubAgent(self._desk, entry, Reporter(self._desk, entry.id), self._step)
+        return SubAgent(self._desk, entry, Reporter(self._desk, self._ledger, entry.id), self._step)
 
     async def todos(self, items: Iterable[str | TodoItem] | Mapping[str, str]) -> None:
         """Tell what the agent means to do, in order and in place of what was told before.
@@ -163,7 +180,10 @@ class Reporter:
         cost_micros: int = 0,
         id: str = "",  # noqa: A002  # as the API calls it
     ) -> None:
-        """Tell what was spent: one entry per call, or the new totals of the entry with this `id`."""
+        """Tell what was spent: one entry per call of a model, or the new totals of the entry with this `id`.
+
+        It counts against the budget: BudgetExceeded when that was too much.
+        """
         entry = Usage(
             id=id or self._desk.new_id("usage"),
             model=cut(model, LONGEST_NAME),
@@ -173,7 +193,9 @@ class Reporter:
             cost_micros=cost_micros,
             owner_id=self._owner,
         )
+        spent = self._desk.spent_more(entry)
         await self._desk.outbox.put(AgentExecutionStatus(usage=[entry]))
+        self._ledger.charge(spent)
 
     async def needs_input(self, prompt: str = "", *, id: str = "") -> str:  # noqa: A002  # as the API calls it
         """Say the prompt, wait for a person's message, and return it. A safe point.
@@ -192,7 +214,10 @@ class Reporter:
             return
         delta = as_delta(event, self._desk.new_id)
         self._step()
+        spent = [self._desk.spent_more(usage) for usage in delta.usage]
         await self._desk.outbox.put(delta)
+        for each in spent:
+            self._ledger.charge(each)
 
     async def flush(self) -> None:
         """Return when all that was reported is on the server's disk."""
@@ -202,6 +227,10 @@ class Reporter:
         """Return a tool call as earlier attempts have left it; None when they did not make it."""
         return self._desk.record.call(call_id)
 
+    @property
+    def _scope(self) -> Scope:
+        return Scope(self._ledger, self._context)
+
     def _step(self) -> None:
         """Begin something: text that follows is a message of its own."""
         self._message = None
@@ -210,11 +239,31 @@ class Reporter:
         self, kind: MessageKind, entry_id: str = "", metadata: Mapping[str, object] | None = None
     ) -> Message:
         struct = to_struct(metadata) if metadata else None
-        return Message(self._desk, opening(entry_id or self._desk.new_id("msg"), kind, self._owner, struct))
+        made = Message(self._desk, opening(entry_id or self._desk.new_id("msg"), kind, self._owner, struct))
+        if kind == "ai":
+            self._last = made
+        return made
 
     def _call(self, name: str, args: Mapping[str, object] | None, entry_id: str) -> ToolCall:
         call = ToolCall(id=entry_id or self._desk.new_id("call"), name=cut(name, LONGEST_NAME), owner_id=self._owner)
+        call.parent_call_id = self._call_id
         if self._message is not None:
             call.message_id = self._message.id
         call.args.CopyFrom(to_struct(args or {}))
         return call
+
+
+def bind(report: Reporter, context: ExecutionContext) -> None:
+    """Have a reporter report on what is done in a context."""
+    report._context = context  # noqa: SLF001  # of a reporter, for its context
+
+
+def own_call_id(report: Reporter, wanted: str) -> str:
+    """Return an id for a call that a model calls `wanted`; see `Desk.own_call_id`."""
+    return report._desk.own_call_id(wanted)  # noqa: SLF001  # of a reporter, for the SDK
+
+
+def part_of(report: Reporter, ledger: Ledger, call_id: str | None) -> Reporter:
+    """Return the reporter of a part of what `report` reports on, during tool call `call_id` if one is given."""
+    within = report._call_id if call_id is None else call_id  # noqa: SLF001  # of a reporter, for a reporter
+    return Reporter(report._desk, ledger, report._owner, within)  # noqa: SLF001

@@ -5,19 +5,29 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from runstream.model.times import to_seconds
 from runstream.runner.agents import invoke
+from runstream.runner.bridge import Bridge
+from runstream.runner.context.ambient import entered
+from runstream.runner.context.build import build_context
+from runstream.runner.context.work import Work
+from runstream.runner.count import Count
+from runstream.runner.crew import AgentCrew
 from runstream.runner.decisions import told
 from runstream.runner.desk import Desk
 from runstream.runner.endings import Stop, StopKind, ending, is_pause, refused_ending
 from runstream.runner.errors import ReportClosed, ReportRefused
-from runstream.runner.invocation import Invocation
+from runstream.runner.given import spent_before, variables, without_values
+from runstream.runner.invocation import Invocation, Setting
 from runstream.runner.mailbox import Mailbox
 from runstream.runner.outbox import Outbox
 from runstream.runner.record import Record
 from runstream.runner.refusals import Refusal
+from runstream.runner.reporter import Reporter
+from runstream.runner.tracing import spanned
 from runstream.v1 import runner_pb2
 from runstream.v1.agent_execution_pb2 import EXECUTION_FAILED, AgentExecutionStatus
 from runstream.v1.agent_execution_service_pb2 import AgentExecutionUpdateStatusInput
@@ -27,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from runstream.runner.agents import AgentFunction
+    from runstream.runner.executions import Executions
     from runstream.v1.agent_execution_pb2 import AgentExecution
 
     Update = Callable[[AgentExecutionUpdateStatusInput], Awaitable[AgentExecution]]
@@ -40,23 +51,43 @@ _REPORT_SHARE: Final = 0.2
 _REPORT_SECONDS: Final = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The server, as a run calls it."""
+
+    #: Sends a report until it is answered.
+    update: Update
+    #: Makes sub-executions.
+    executions: Executions
+    #: Has the server told what is held, which has changed.
+    changed: Callable[[], None]
+
+
 class Run:
     """One attempt. `live` is its whole life; the other methods tell it what the server has said."""
 
-    def __init__(self, assignment: runner_pb2.Assignment, function: AgentFunction, update: Update) -> None:
-        """Run `function` for `assignment`, and report by `update`, which sends until it is answered."""
+    def __init__(self, assignment: runner_pb2.Assignment, function: AgentFunction, service: Service) -> None:
+        """Run `function` for `assignment`, by `service`."""
         self.execution_id = assignment.execution.metadata.id
         self.attempt = assignment.attempt
         self._function = function
-        self._update = update
+        self._update = service.update
+        self._executions = service.executions
         self._loop = asyncio.get_running_loop()
         self._mailbox = Mailbox()
         self._outbox = Outbox(self._send, assignment.execution.metadata.revision)
-        values = assignment.execution.spec.runtime_env.values()
-        secrets = [variable.value for variable in values if variable.is_secret]
-        record = Record(assignment.execution.status)
-        self._desk = Desk(self._outbox, self._mailbox, record, assignment.attempt, secrets)
-        self._invocation = Invocation(assignment, self._desk, self._loop)
+        self._bridge = Bridge(self._loop)
+        self._secrets, self._env = variables(assignment)
+        record = Record(assignment.execution.status, resumed=assignment.resume_from)
+        self._desk = Desk(self._outbox, self._mailbox, record, assignment.attempt, self._secrets)
+        self._desk.on_waiting = service.changed
+        stripped = without_values(assignment)
+        setting = Setting(stripped, self._env, self._mailbox, self._bridge)
+        ledger = spent_before(assignment)
+        crew = AgentCrew(self._desk, setting, service.executions)
+        work = Work(Reporter(self._desk, ledger), self._secrets, ledger, crew, self._bridge)
+        self._context = build_context(assignment=stripped, work=work)
+        self._setting = setting
         self._agent: asyncio.Task[None] | None = None
         self._stop: Stop | None = None
         #: Set when the agent has ended, or had its time to clean up.
@@ -67,11 +98,11 @@ class Run:
         sending = asyncio.create_task(self._sending())
         if stale := self._desk.record.stale_questions():
             self._outbox.post(AgentExecutionStatus(tool_calls=stale))
-        self._agent = asyncio.create_task(invoke(self._function, self._invocation), name=f"agent {self.execution_id}")
+        self._agent = asyncio.create_task(self._work(), name=f"agent {self.execution_id}")
         self._agent.add_done_callback(lambda _: self._over.set())
         if self._stop is not None:  # before it began
             self._agent.cancel()
-        remaining = self._invocation.remaining()
+        remaining = self._context.remaining()
         timer = None if remaining is None else self._loop.call_later(remaining, self._exceed_deadline)
         try:
             await self._over.wait()
@@ -84,11 +115,35 @@ class Run:
             self._outbox.close()
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
+            self._forget_secrets(self._agent)
+
+    def _forget_secrets(self, agent: asyncio.Task[None]) -> None:
+        """Give out no secret any more; blank them until nobody is left who has one: a thread, a task that goes on."""
+        self._secrets.forget()
+        self._env.clear()
+        agent.add_done_callback(lambda _: self._bridge.when_left(self._secrets.release))
+
+    async def _work(self) -> None:
+        """Invoke the agent, in its context and its spans."""
+        assignment = self._setting.assignment
+        name = assignment.agent.metadata.slug
+        if assignment.execution.status.sub_agent_executions:
+            await Count(self._desk, self._executions, self._context.ledger).take_earlier(assignment.execution)
+        with (
+            spanned("execution", name, self._context) as of_execution,
+            spanned("invoke_agent", name, of_execution) as context,
+            entered(context),
+        ):
+            message, resumed = assignment.execution.spec.message, assignment.resume_from
+            await invoke(self._function, Invocation(self._setting, context, message, resumed=resumed))
 
     def held(self) -> runner_pb2.Held:
         """Return what the server is told that the runner holds."""
         return runner_pb2.Held(
-            execution_id=self.execution_id, attempt=self.attempt, revision=self._mailbox.newest_input
+            execution_id=self.execution_id,
+            attempt=self.attempt,
+            revision=self._mailbox.newest_input,
+            waiting=self._desk.delegating > 0,
         )
 
     def cancel(self, command: runner_pb2.CancelCommand) -> None:
@@ -135,7 +190,7 @@ class Run:
         first = self._stop is None
         self._stop = stop
         self._mailbox.stopping = True
-        self._invocation.stop_waiting()
+        self._bridge.stop()
         if first and self._agent is not None:
             self._agent.cancel()
         self._loop.call_later(clean_up, self._over.set)
@@ -167,7 +222,7 @@ class Run:
     def _abandon(self, agent: asyncio.Task[None]) -> None:
         """Leave an agent that has not ended to itself, and forget what becomes of it."""
         self._mailbox.stopping = True
-        self._invocation.stop_waiting()
+        self._bridge.stop()
         if not agent.done():
             agent.cancel()
             _ABANDONED.add(agent)

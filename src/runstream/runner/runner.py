@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from runstream.model.slugs import slugify_name
 from runstream.runner.agents import Agent
+from runstream.runner.bell import Bell
 from runstream.runner.calls import look_for, open_channel, until_answered
+from runstream.runner.context.secrets import secrets_kept_out_of_logs
 from runstream.runner.errors import AgentFailure
+from runstream.runner.executions import Executions
 from runstream.runner.held import Held
 from runstream.runner.link import Identity, Link
 from runstream.runner.registration import register
-from runstream.runner.run import CLEAN_UP_SECONDS, Run
+from runstream.runner.run import CLEAN_UP_SECONDS, Run, Service
 from runstream.v1.agent_execution_service_pb2_grpc import AgentExecutionCommandControllerStub
 
 if TYPE_CHECKING:
@@ -102,7 +105,8 @@ class Runner:
         self._served = True
         try:
             async with open_channel(self._server, self._credentials) as channel:
-                await self._serve(channel)
+                with secrets_kept_out_of_logs():
+                    await self._serve(channel)
         finally:
             self._ended.set()
 
@@ -142,9 +146,11 @@ class Runner:
 
     async def _serve(self, channel: Channel) -> None:
         update = partial(until_answered, AgentExecutionCommandControllerStub(channel).UpdateStatus)
-        held = Held(lambda assignment: Run(assignment, self._function(assignment), update))
+        nudge = Bell()
+        service = Service(update, Executions(channel), nudge.ring)
+        held = Held(lambda assignment: Run(assignment, self._function(assignment), service))
         identity = Identity(self.id, self._capacity, list(self._agents), self._labels, self._org)
-        link = Link(channel, identity, held, self._attached)
+        link = Link(channel, identity, held, self._attached, nudge)
         beating = asyncio.create_task(link.beat())
         try:
             await _first(self._draining.wait(), self._attach(channel, link), _broken(beating))
@@ -156,6 +162,7 @@ class Runner:
             await held.give_back(_GIVE_BACK_SECONDS)
             beating.cancel()
             await asyncio.gather(beating, return_exceptions=True)
+            await service.executions.settled()
             if self._attached.is_set():
                 await link.detach()
 

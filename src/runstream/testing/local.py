@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from runstream.runner.pool.checks import pools_checked
 from runstream.server import Server
 from runstream.settings import Settings
 from runstream.testing.client import Client
@@ -128,13 +129,15 @@ async def local_server(
     clock: Clock | None = None,
     data: Path | None = None,
     timeout: float = TIMEOUT,  # noqa: ASYNC109  # of what is done inside
+    check_pools: bool = True,
     **settings: Any,  # noqa: ANN401  # a setting of any type
 ) -> AsyncIterator[LocalServer]:
     """Run a server for the length of the block, in this loop, on a free port of this machine.
 
     With a `ManualClock` as its clock, nothing falls due before the test says so. `data` is a folder to keep, a
-    temporary one unless given. `timeout` is how long, in seconds, what waits waits by default. The `settings` are those
-    of `runstream.settings.Settings`; the environment sets none.
+    temporary one unless given. `timeout` is how long, in seconds, what waits waits by default. With `check_pools`, an
+    agent of an `AgentPool` that changes itself fails what it is working on. The `settings` are those of
+    `runstream.settings.Settings`; the environment sets none.
     """
     settings.setdefault("retry_backoff", 0)
     settings.setdefault("drain_timeout", _DRAIN_SECONDS)
@@ -142,6 +145,8 @@ async def local_server(
         settings.setdefault("lease_duration", _LEASE_SECONDS)
     async with AsyncExitStack() as stack:
         stack.enter_context(quiet())
+        if check_pools:
+            stack.enter_context(pools_checked())
         folder = data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="runstream-")))
         given = _GivenSettings(listen="127.0.0.1:0", data=folder, **settings)
         server = await Server.start(given, clock)

@@ -27,6 +27,8 @@ class Serving:
         self._runners: dict[Runner, asyncio.Task[None]] = {}
         #: Agents by slug.
         self._agents: dict[str, AgentFunction | Agent] = {}
+        #: Held while an agent is being served, so that another use of it finds it served.
+        self._beginning = asyncio.Lock()
 
     def __iter__(self) -> Iterator[Runner]:
         return iter(tuple(self._runners))
@@ -51,14 +53,15 @@ class Serving:
     async def slug_of(self, agent: AgentFunction | Agent, name: str) -> str:
         """Return the slug that an agent is served under, after having it served if it was not."""
         wanted = slugify_name(name)
-        for slug, known in self._agents.items():
-            if known == agent and slug == (wanted or slug):
-                return slug
-        if wanted in self._agents:
-            raise ValueError(f"another agent is called {name!r} already")
-        slug = wanted or self._free(agent)
-        await self.serve({slug: agent})
-        return slug
+        async with self._beginning:
+            for slug, known in self._agents.items():
+                if known == agent and slug == (wanted or slug):
+                    return slug
+            if wanted in self._agents:
+                raise ValueError(f"another agent is called {name!r} already")
+            slug = wanted or self._free(agent)
+            await self.serve({slug: agent})
+            return slug
 
     async def stop(self) -> None:
         """Stop all runners. Raises what one of them ended with."""
