@@ -1,4 +1,4 @@
-"""Importing: agents out of a person's own module, and what to say when there are none."""
+"""Importing: agents and tools out of a person's own module, and what to say when there are none."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
 
+    from runstream.runner import ToolRegistry
+
 
 def agents(path: str, names: Sequence[str]) -> dict[str, Any]:
     """Return the agents at `path`, MODULE:ATTRIBUTE, by their names on the server; with `names` those alone.
@@ -22,10 +24,7 @@ def agents(path: str, names: Sequence[str]) -> dict[str, Any]:
     The attribute, which may be one of an attribute, is a mapping of names to functions or a function. That is the
     agent of the one name given, else of its own. Raises `Misuse`, and `Failure` for what the module itself raises.
     """
-    module_name, colon, attribute = path.partition(":")
-    if not (module_name and colon and attribute):
-        raise Misuse(f"--import takes MODULE:ATTRIBUTE, as in my_agents:agents, not {path!r}")
-    found = _attribute(_module(module_name), attribute, path)
+    found, attribute = _found(path, "my_agents:agents")
     if isinstance(found, Mapping):
         return _chosen(_checked(found, path), names, path)
     if not _is_agent(found):
@@ -33,6 +32,43 @@ def agents(path: str, names: Sequence[str]) -> dict[str, Any]:
     if len(names) > 1:
         raise Misuse(f"--import {path}: is one function, which cannot be several agents; give one --agent")
     return {names[0] if names else _own_name(found, attribute): found}
+
+
+def tools(path: str) -> ToolRegistry:
+    """Return the tools at `path`, MODULE:ATTRIBUTE: a registry, the one of a dispatcher, or of one function.
+
+    Raises `Misuse`, and `Failure` for what the module itself raises.
+    """
+    # The machinery of tools is loaded here, and only here.
+    from runstream.runner import ToolDispatcher, ToolRegistry  # noqa: PLC0415
+
+    found, _ = _found(path, "my_tools:registry")
+    if isinstance(found, ToolDispatcher):
+        return found.registry
+    if isinstance(found, ToolRegistry):
+        return found
+    if isinstance(found, type) or not callable(found):
+        raise Misuse(f"--import {path}: is neither a ToolRegistry nor a function, but {_kind(found)}")
+    registry = ToolRegistry()
+    try:
+        registry.add(found)
+    except (TypeError, ValueError) as error:
+        raise Misuse(f"--import {path}: {error}") from None
+    return registry
+
+
+def place(error: BaseException) -> str:
+    """Return the file and the line in which an error was raised; empty when it was not raised in any."""
+    frames = _frames(error)
+    return f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
+
+
+def _found(path: str, example: str) -> tuple[object, str]:
+    """Return what stands at a path, and its name there."""
+    module_name, colon, attribute = path.partition(":")
+    if not (module_name and colon and attribute):
+        raise Misuse(f"--import takes MODULE:ATTRIBUTE, as in {example}, not {path!r}")
+    return _attribute(_module(module_name), attribute, path), attribute
 
 
 def _module(name: str) -> ModuleType:
@@ -100,6 +136,9 @@ def _complaint(module: str, error: BaseException) -> str:
     """Return what a module raised, and where in it."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}, line {error.lineno}: SyntaxError: {error.msg}"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    place = f"{frames[-1].filename}, line {frames[-1].lineno}: " if len(frames) > 1 else f"module {module}: "
-    return f"{place}{type(error).__name__}: {error}"
+    where = place(error) if len(_frames(error)) > 1 else f"module {module}"
+    return f"{where}: {type(error).__name__}: {error}"
+
+
+def _frames(error: BaseException) -> list[traceback.FrameSummary]:
+    return [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from runstream.cli import agents, answers, control, executions, instances, sessions
+from runstream.cli import agents, answers, control, executions, instances, sessions, tool
 from runstream.cli.apply import apply
 from runstream.cli.connection import (
     CaOption,
@@ -148,6 +148,7 @@ _add(
     "runner --import my_agents:research --agent researcher --capacity 2",
     "runner --import my_agents:agents --server runs.example.com:7400 --tls",
 )
+app.add_typer(tool.app, name="tool", help="Tools: functions that agents use, tried by hand.", rich_help_panel=_SERVER)
 
 
 def main() -> None:

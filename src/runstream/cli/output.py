@@ -82,6 +82,13 @@ class Output:
         else:
             self._structure(_plain(message))
 
+    def value(self, plain: object, person: RenderableType) -> None:
+        """Write what JSON can hold; a person gets `person` instead."""
+        if self.for_people:
+            self.console.print(person, soft_wrap=isinstance(person, Text))
+        else:
+            self._structure(plain)
+
     def done(self, message: Message, person: str) -> None:
         """Write what was done to one message; a person gets a line that says so."""
         self.record(message, Text(clean(person)))
