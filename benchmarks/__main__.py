@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import dispatch, update_status
+from benchmarks import context, dispatch, update_status
 
-BENCHMARKS = {"update_status": update_status.main, "dispatch": dispatch.main}
+BENCHMARKS = {"update_status": update_status.main, "dispatch": dispatch.main, "context": context.main}
 
 
 def main() -> None:
