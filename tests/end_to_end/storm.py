@@ -33,6 +33,7 @@ from runstream.v1.agent_execution_service_pb2 import (
     SubmitInputInput,
     WatchAgentExecutionRequest,
 )
+from tests.care.folders import findings_of
 from tests.end_to_end.folder_check import bits, check_folder, fold_of
 from tests.end_to_end.followers import Watcher
 from tests.end_to_end.numbered import (
@@ -405,6 +406,7 @@ class Storm:
     def _check_folder(self) -> Contents:
         contents = check_folder(self.server.data)
         check_leases(self.server.data)
+        assert findings_of(self.server.data) == []
         return contents
 
 

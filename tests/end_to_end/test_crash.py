@@ -20,6 +20,7 @@ from runstream.v1.agent_execution_service_pb2 import (
     ListAgentExecutionsRequest,
     WatchAgentExecutionRequest,
 )
+from tests.care.folders import findings_of
 from tests.end_to_end.folder_check import bits, check_folder
 from tests.end_to_end.load import KEY_LABEL, Worker
 from tests.making import an_agent, execution, stored
@@ -94,6 +95,7 @@ class Siege:
                     group.create_task(self._until_struck(worker, client))
         await self._server.kill9()
         contents = check_folder(self._server.data)
+        assert findings_of(self._server.data) == []
         self._check_against_ledgers(contents)
         return contents
 

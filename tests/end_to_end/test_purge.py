@@ -13,6 +13,7 @@ from runstream.storage.records import AGENT_EXECUTION, EXECUTION_HEAD, TOMBSTONE
 from runstream.storage.store import Transaction
 from runstream.v1.agent_execution_pb2 import ExecutionChange
 from runstream.v1.resource_pb2 import ResourceId
+from tests.care.folders import findings_of
 from tests.end_to_end.folder_check import bits, check_folder
 from tests.making import an_agent, execution, stored, token
 from tests.process import ROUNDS, server_process
@@ -50,6 +51,7 @@ async def test_a_purge_that_is_killed_goes_on_and_touches_nothing_else(tmp_path:
                     assert (await refusal(stored(client, doomed[0]))).code is MISSING
                 await server.kill9()
             contents = check_folder(data)
+            assert findings_of(data) == []
             assert all(count <= left[execution_id] for execution_id, count in contents.purging.items())
             cut_short += sum(0 < count < LOG_CHANGES for count in contents.purging.values())
             left = {execution_id: contents.purging.get(execution_id, 0) for execution_id in doomed}

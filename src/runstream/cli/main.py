@@ -19,7 +19,9 @@ from runstream.cli.connection import (
     TimeoutOption,
     TlsOption,
 )
+from runstream.cli.doctor import doctor
 from runstream.cli.exit_codes import MEANINGS, ExitCode
+from runstream.cli.folders import backup, compact, restore
 from runstream.cli.help_texts import add_command
 from runstream.cli.listing import list_executions
 from runstream.cli.plain_text import clean
@@ -31,6 +33,7 @@ from runstream.cli.watch import watch
 _EXECUTIONS = "Executions"
 _RESOURCES = "Agents, instances and sessions"
 _SERVER = "Server and runners"
+_FOLDERS = "Data folders, while no server runs on them"
 
 _EXIT_CODES = "\n".join(("[bold]Exit codes[/bold]", *(f"{code.value:>3}  {text}" for code, text in MEANINGS.items())))
 
@@ -149,6 +152,17 @@ _add(
     "runner --import my_agents:agents --server runs.example.com:7400 --tls",
 )
 app.add_typer(tool.app, name="tool", help="Tools: functions that agents use, tried by hand.", rich_help_panel=_SERVER)
+
+_add(
+    _FOLDERS,
+    doctor,
+    "doctor /var/lib/runstream",
+    "doctor /var/lib/runstream --repair",
+    "doctor /var/lib/runstream -o json",
+)
+_add(_FOLDERS, backup, "backup /var/lib/runstream runstream.backup")
+_add(_FOLDERS, restore, "restore runstream.backup /var/lib/runstream")
+_add(_FOLDERS, compact, "compact /var/lib/runstream")
 
 
 def main() -> None:

@@ -133,10 +133,14 @@ class Output:
 
     def element(self, message: Message) -> None:
         """Write one message of a stream for a script: a line of JSON, or a YAML document."""
+        self.part(_plain(message))
+
+    def part(self, plain: dict[str, object]) -> None:
+        """Write one part of a long answer for a script, which JSON can hold: a line of JSON, or a YAML document."""
         if self.form is OutputFormat.JSON:
-            self._write(_json(_plain(message), indent=None))
+            self._write(_json(plain, indent=None))
         else:
-            self._write(_shown(yaml_text.dump_all([_plain(message)])).rstrip("\n"))
+            self._write(_shown(yaml_text.dump_all([plain])).rstrip("\n"))
 
     def _structure(self, value: object) -> None:
         if self.form is OutputFormat.JSON:

@@ -1,0 +1,1 @@
+"""The care of a data folder that no server holds: doctor, backup and restore."""
