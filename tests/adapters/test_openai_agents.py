@@ -40,6 +40,8 @@ from agents.testing import ModelStep, ScriptedModel, assistant_message, function
 from agents.tool_context import ToolContext  # noqa: TC002  # the framework looks at the annotations of tools
 
 from runstream.adapters.openai_agents import OpenAIAgentsAgent, agent_tool, sub_agent
+from runstream.adapters.openai_agents_craft import Remembered
+from runstream.adapters.transcript import Made
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -628,3 +630,11 @@ async def test_the_page_runs_as_it_stands(runstream_server: LocalServer) -> None
         ("checker", TOOL_CALL_COMPLETED),
     ]
     assert [(sub.name, sub.output) for sub in state.status.sub_agent_executions] == [("checker", "That is right.")]
+
+
+async def test_a_model_that_remembers_says_the_same_as_a_whole_as_it_does_in_a_stream() -> None:
+    model = Remembered([Made("call_1", "add", {"a": 1}, "", failed=False, ended=False)])
+    whole = await model.get_response()
+    (streamed,) = [event async for event in model.stream_response()]
+    assert whole.output == streamed.response.output
+    assert [(call.call_id, call.name, call.arguments) for call in whole.output] == [("call_1", "add", '{"a": 1}')]

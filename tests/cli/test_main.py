@@ -16,6 +16,7 @@ VERBS = ("apply", "create", "get", "list", "delete")
 COMMANDS = [
     *("run", "watch", "list", "get", "cancel", "terminate", "status", "delete", "apply", "serve"),
     *("pause", "resume", "recover", "approve", "input", "runner"),
+    *("tool call", "tool list", "tool schema", "doctor", "backup", "restore", "compact"),
     *(f"{kind} {verb}" for kind in ("agent", "instance", "session") for verb in VERBS),
 ]
 

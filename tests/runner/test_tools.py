@@ -249,7 +249,7 @@ async def test_what_a_tool_raises_is_told_without_secrets_and_kept_as_the_cause(
 
 
 async def test_a_tool_that_exits_ends_itself_alone() -> None:
-    with pytest.raises(ToolBroke, match="SystemExit: 3"):
+    with pytest.raises(ToolBroke, match=r"the tool 'broken' called exit\(3\)"):
         await dispatching(raises(SystemExit(3))).call("broken", {}, Heard().context())
 
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from runstream.runner.context.ambient import entered
+from runstream.runner.exits import exits_contained
 from runstream.runner.tracing import spanned
 
 if TYPE_CHECKING:
@@ -19,16 +20,5 @@ def at_work(narration: Narration, call: str, name: str, *, owner: str) -> Iterat
     """Do what is done in the block as a tool: for tool call `call` of `owner`."""
     context = narration.context_of(call, owner)
     attributes = {"gen_ai.tool.name": name, "gen_ai.tool.call.id": narration.id_of(call, owner)}
-    with spanned("execute_tool", name, context, **attributes) as within, entered(within), staying():
+    with spanned("execute_tool", name, context, **attributes) as within, entered(within), exits_contained("the tool"):
         yield
-
-
-@contextmanager
-def staying() -> Iterator[None]:
-    """Turn what would end the process into an error: a task that raises it takes the runner's loop with it."""
-    try:
-        yield
-    except SystemExit as error:
-        raise RuntimeError(f"the tool called exit({error.code!r})") from error
-    except KeyboardInterrupt as error:  # nobody's Ctrl-C: signals are heard by the runner
-        raise RuntimeError("the tool raised KeyboardInterrupt") from error

@@ -8,7 +8,7 @@ from typing import Any
 
 from langgraph.prebuilt import ToolNode
 
-from runstream.adapters.at_work import staying
+from runstream.runner.exits import exits_contained
 
 #: What is LangGraph's, whose types are not checked.
 Theirs = Any
@@ -49,12 +49,12 @@ def _tool(tool: Theirs) -> Theirs:
 
     @functools.wraps(run)
     def stay(*args: Theirs, **options: Theirs) -> Theirs:
-        with staying():
+        with exits_contained("the tool"):
             return run(*args, **options)
 
     @functools.wraps(arun)
     async def astay(*args: Theirs, **options: Theirs) -> Theirs:
-        with staying():
+        with exits_contained("the tool"):
             return await arun(*args, **options)
 
     made = tool.model_copy()

@@ -81,26 +81,30 @@ class Remembered(agents.Model):  # type: ignore[misc]  # of the framework, whose
         self._calls = list(calls)
 
     async def get_response(self, *given: Theirs, **options: Theirs) -> Theirs:
-        """Say it as a whole; what is served is streamed."""
-        raise NotImplementedError
+        """Say it as a whole."""
+        _ = given, options
+        return agents.ModelResponse(output=self._asked(), usage=agents.Usage(), response_id=None)
 
     async def stream_response(self, *given: Theirs, **options: Theirs) -> AsyncIterator[Theirs]:
         """Say it."""
         _ = given, options
-        asked = [
-            ResponseFunctionToolCall(
-                type="function_call", call_id=call.id, name=call.name, arguments=to_text(call.args), status="completed"
-            )
-            for call in self._calls
-        ]
         response = Response(
             id=REMEMBERED,
             created_at=0,
             model=REMEMBERED,
             object="response",
-            output=asked,
+            output=self._asked(),
             parallel_tool_calls=True,
             tool_choice="auto",
             tools=[],
         )
         yield ResponseCompletedEvent(type="response.completed", response=response, sequence_number=0)
+
+    def _asked(self) -> list[Theirs]:
+        """Return the calls as a model asks for them."""
+        return [
+            ResponseFunctionToolCall(
+                type="function_call", call_id=call.id, name=call.name, arguments=to_text(call.args), status="completed"
+            )
+            for call in self._calls
+        ]

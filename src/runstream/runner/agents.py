@@ -8,6 +8,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from runstream.runner.exits import exits_contained
 from runstream.runner.json_safe import to_struct
 from runstream.v1 import agent_pb2
 
@@ -63,12 +64,8 @@ class Agent:
 
 async def invoke(function: AgentFunction, invocation: Invocation) -> None:
     """Run an agent to its end, and report what it yields or returns. Raises what it raises."""
-    try:
+    with exits_contained("the agent"):
         await _invoke(function, invocation)
-    except SystemExit as error:  # it ends the agent, not the runner
-        raise RuntimeError(f"the agent called exit({error.code!r})") from error
-    except KeyboardInterrupt as error:  # nobody's Ctrl-C: signals are heard by the runner
-        raise RuntimeError("the agent raised KeyboardInterrupt") from error
 
 
 async def _invoke(function: AgentFunction, invocation: Invocation) -> None:

@@ -13,7 +13,7 @@ from runstream.runner.crew import AgentCrew
 from runstream.runner.desk import Desk
 from runstream.runner.invocation import Environment, Setting
 from runstream.runner.mailbox import Mailbox
-from runstream.runner.outlet import Aside
+from runstream.runner.outlet import Unstored
 from runstream.runner.record import Record
 from runstream.runner.reporter import Reporter
 from runstream.v1.agent_execution_pb2 import AgentExecutionStatus
@@ -38,7 +38,7 @@ def aside(
     """
     secrets = Secrets(variables or {}, (variables or {}).keys())
     mailbox = Mailbox()
-    desk = Desk(Aside(hear), mailbox, Record(AgentExecutionStatus()), 1, secrets)
+    desk = Desk(Unstored(hear), mailbox, Record(AgentExecutionStatus()), 1, secrets)
     setting = Setting(Assignment(attempt=1), Environment(variables or {}), mailbox, Bridge(_running()))
     ledger = Ledger(budget or Budget())
     return Work(Reporter(desk, ledger), secrets, ledger, AgentCrew(desk, setting, executions), setting.bridge)

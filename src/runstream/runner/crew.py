@@ -66,7 +66,7 @@ class AgentCrew:
             setting = replace(self._setting, bridge=bridge)
             with spanned("invoke_agent", name, child) as within, entered(within), bridge:
                 async with within_deadline(within, f"the sub-agent {name!r}"):
-                    sub.output = await answer(function, Invocation.for_sub_agent(setting, within, message))
+                    sub.output = await answer(function, Invocation(setting, within, message))
             return str(sub.output)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Iterable
 
     from runstream.runner.bridge import Bridge
     from runstream.runner.context.value import ExecutionContext
@@ -43,12 +43,21 @@ class Setting:
 class Invocation:
     """One call of an agent: for an attempt at an execution, or as a sub-agent within one. Nobody else has it."""
 
-    def __init__(self, setting: Setting, context: ExecutionContext, message: str, *, resumed: bool = False) -> None:
-        """Take the run's setting, the call's own context, and what the agent is to do."""
+    def __init__(
+        self,
+        setting: Setting,
+        context: ExecutionContext,
+        message: str,
+        *,
+        history: Iterable[AgentMessage] = (),
+        resumed: bool = False,
+    ) -> None:
+        """Take the run's setting, the call's own context, what the agent is to do, and what was said before."""
         self._setting = setting
         self._assignment = setting.assignment
         self._context = context
         self._message = message
+        self._history = tuple(history)
         self._resumed = resumed
 
     def __repr__(self) -> str:
@@ -86,8 +95,8 @@ class Invocation:
 
     @property
     def history(self) -> tuple[AgentMessage, ...]:
-        """What was said in the session's earlier executions, oldest first."""
-        return tuple(self._assignment.history)
+        """What was said in the session's earlier executions, oldest first; to a sub-agent, nothing was."""
+        return self._history
 
     @property
     def attempt(self) -> int:
@@ -132,17 +141,3 @@ class Invocation:
     async def in_thread(self, body: Any, *arguments: object) -> Any:  # noqa: ANN401  # any function, whatever it returns
         """Call a function that blocks, in a thread of its own; in it, `wait` and `current_context` work."""
         return await self._setting.bridge.in_thread(body, *arguments)
-
-    @staticmethod
-    def for_sub_agent(setting: Setting, context: ExecutionContext, message: str) -> Invocation:
-        """Return the invocation of a sub-agent within a run: its own context and message, and no history."""
-        return SubInvocation(setting, context, message)
-
-
-class SubInvocation(Invocation):
-    """The invocation of a sub-agent: it begins afresh, without what was said before."""
-
-    @property
-    def history(self) -> tuple[AgentMessage, ...]:
-        """Nothing: a sub-agent is told what it is to do in its message."""
-        return ()

@@ -36,7 +36,7 @@ class Outlet(Protocol):
         """Return when everything is on disk."""
 
 
-class Aside(Outlet):
+class Unstored(Outlet):
     """The outlet of what runs outside of any execution: a listener hears each delta, nothing is stored."""
 
     def __init__(self, hear: Callable[[AgentExecutionStatus], None] | None = None) -> None:

@@ -135,7 +135,9 @@ class Run:
             entered(context),
         ):
             message, resumed = assignment.execution.spec.message, assignment.resume_from
-            await invoke(self._function, Invocation(self._setting, context, message, resumed=resumed))
+            history = assignment.history
+            invocation = Invocation(self._setting, context, message, history=history, resumed=resumed)
+            await invoke(self._function, invocation)
 
     def held(self) -> runner_pb2.Held:
         """Return what the server is told that the runner holds."""

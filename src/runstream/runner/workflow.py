@@ -20,6 +20,7 @@ from runstream.runner.context.limits import Limits
 from runstream.runner.context.value import narrowed
 from runstream.runner.endings import is_pause
 from runstream.runner.errors import Paused
+from runstream.runner.exits import exits_contained
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -94,10 +95,8 @@ async def _done(step: Step, context: ExecutionContext, value: Any, limits: Limit
     child = narrowed(context, limits or Limits(), None, below=False)
     with entered(child):
         async with within_deadline(child, f"the step {_name(step)!r}"):
-            try:
+            with exits_contained(f"the step {_name(step)!r}"):
                 return await _awaitable(step, step(child, value))
-            except (SystemExit, KeyboardInterrupt) as error:  # in a task it would end the loop
-                raise RuntimeError(f"the step {_name(step)!r} raised {error!r}") from error
 
 
 def _awaitable(step: Step, result: Any) -> Awaitable[Any]:  # noqa: ANN401  # what a step without types returns

@@ -259,6 +259,11 @@ def replaced(context: ExecutionContext, **changed: Any) -> ExecutionContext:  # 
     return _bound(ExecutionContext(**values, _made=_MADE_HERE))
 
 
+def bridge_of(context: ExecutionContext) -> Bridge:
+    """Return what the threads of a context wait over."""
+    return context._working().bridge  # noqa: SLF001  # of a context, defined here
+
+
 def bridged(context: ExecutionContext, bridge: Bridge) -> ExecutionContext:
     """Return a context whose threads wait over a bridge of their own."""
     return replaced(context, _work=context._working().over(bridge))  # noqa: SLF001  # of a context, made here

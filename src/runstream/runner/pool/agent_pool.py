@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from runstream.runner.agents import invoke
 from runstream.runner.bridge import Bridge
+from runstream.runner.context.value import bridge_of
 from runstream.runner.errors import AgentMutated
+from runstream.runner.exits import exits_contained
 from runstream.runner.pool.checks import watch
 from runstream.runner.pool.configuration import AgentConfiguration
 from runstream.runner.pool.places import Claim, Place, Places
@@ -101,8 +103,7 @@ class AgentPool:
         context = invocation.context
         parent = context.parent_execution if context.parent_execution != context.execution else None
         claim = self._claim(AgentConfiguration.of(invocation), context.execution, parent)
-        bridge = context._working().bridge  # noqa: SLF001  # of a context, for the SDK
-        async with self._lent(claim, bridge) as agent:
+        async with self._lent(claim, bridge_of(context)) as agent:
             await invoke(agent, invocation)
 
     @asynccontextmanager
@@ -278,13 +279,11 @@ def _held(claim: Claim) -> Iterator[None]:
 
 async def _called(function: Callable[[Any], Any], given: object) -> Any:  # noqa: ANN401  # whatever it returns
     """Call a function of the user's: a plain one in a thread, since it may block."""
-    try:
+    with exits_contained("the pool's function"):
         if _is_async(function):
             return await function(given)
         result = await Bridge().in_thread(function, given)
         return await result if inspect.isawaitable(result) else result
-    except (SystemExit, KeyboardInterrupt) as error:  # neither ends the runner
-        raise RuntimeError(f"the pool's function raised {error!r}") from error
 
 
 async def _built(build: Build, configuration: AgentConfiguration) -> AgentFunction:

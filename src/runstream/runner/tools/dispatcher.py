@@ -15,7 +15,7 @@ from runstream.runner.context.ambient import entered
 from runstream.runner.context.deadline import within_deadline
 from runstream.runner.context.limits import Limits
 from runstream.runner.context.session import context_of_session
-from runstream.runner.context.value import bridged, narrowed
+from runstream.runner.context.value import bridge_of, bridged, narrowed
 from runstream.runner.endings import sole
 from runstream.runner.errors import (
     AgentFailure,
@@ -25,6 +25,7 @@ from runstream.runner.errors import (
     ToolNotAllowed,
     ToolUnknown,
 )
+from runstream.runner.exits import exits_contained
 from runstream.runner.reporter import own_call_id
 from runstream.runner.tools.tool import read
 
@@ -122,10 +123,10 @@ async def _run(tool: Tool, checked: Checked, context: ExecutionContext, handle: 
     """Run a tool in a context of its own, until the deadline."""
     child = narrowed(context, Limits(), handle.id, below=False)
     try:
-        with handle.traced(child) as within:
+        with handle.traced(child) as within, exits_contained(_what(tool.name)):
             async with within_deadline(within, _what(tool.name)):
                 return await (_in_thread if tool.blocks else _here)(tool, checked, within)
-    except (Exception, SystemExit) as error:  # the latter would end the whole runner
+    except Exception as error:
         cause = sole(error)
         if cause is error and isinstance(error, AgentFailure | ReportClosed):
             raise
@@ -141,7 +142,7 @@ async def _here(tool: Tool, checked: Checked, context: ExecutionContext) -> Any:
 
 async def _in_thread(tool: Tool, checked: Checked, context: ExecutionContext) -> Any:  # noqa: ANN401  # as above
     """Run a plain function in a thread. It has a bridge of its own: once its call is stopped, it waits for nothing."""
-    bridge = Bridge(above=context._working().bridge)  # noqa: SLF001  # of a context, for a context
+    bridge = Bridge(above=bridge_of(context))
     context = bridged(context, bridge)
     with entered(context), bridge:
         result = await bridge.in_thread(tool.bound(checked, context))
