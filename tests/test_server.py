@@ -98,8 +98,8 @@ async def test_a_server_that_cannot_start_leaves_no_task_behind(tmp_path: Path) 
 
 
 async def test_the_steps_of_commands_are_timed(tmp_path: Path) -> None:
-    """The server knows how often each step of each command ran, and how long it took in all."""
-    async with serving(tmp_path / "data") as running:
+    """A server that logs for debugging knows how often each step of each command ran, and how long it took in all."""
+    async with serving(tmp_path / "data", log_level="debug") as running:
         for name in ("one", "two"):
             await an_agent(running.client, name)
         totals = running.server.step_times.totals()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from runstream.feed.announcer import Announcer
@@ -27,10 +27,17 @@ from runstream.v1.agent_execution_pb2 import (
 from tests.storage.samples import make_id
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
     from pathlib import Path
 
+    from runstream.feed.follow import Started
+    from runstream.v1.resource_pb2 import ResourceView
+
 EVERY_EXECUTION = Query(AGENT_EXECUTION)
+
+
+async def no_start() -> None:
+    """Do nothing when a stream has started."""
 
 
 class Rig:
@@ -45,6 +52,23 @@ class Rig:
         self.follower = Follower(store, self.executions, self.hub, self.recency)
         self._heads: dict[str, ExecutionHead] = {}
         store.on_commit(Announcer(self.hub, self.recency, self.folds))
+
+    async def changes(
+        self, execution_id: str, after: int, *, from_snapshot: bool, started: Started = no_start
+    ) -> AsyncGenerator[ExecutionChange, None]:
+        """Follow the changes of an execution, decoded."""
+        follow = self.follower.changes(execution_id, after, from_snapshot=from_snapshot, started=started)
+        async with aclosing(follow) as changes:
+            async for change in changes:
+                yield ExecutionChange.FromString(change)
+
+    async def states(
+        self, execution_id: str, after: int, view: ResourceView.ValueType, started: Started = no_start
+    ) -> AsyncGenerator[AgentExecution, None]:
+        """Follow the states of an execution, decoded."""
+        async with aclosing(self.follower.states(execution_id, after, view, started)) as states:
+            async for state in states:
+                yield AgentExecution.FromString(state)
 
     async def create(self, number: int = 1) -> str:
         """Commit a new execution; return its id."""
@@ -130,10 +154,6 @@ async def rig(folder: Path, capacity: int = DEFAULT_CAPACITY) -> AsyncIterator[R
         made.hub.close()
         await made.folds.close()
         await store.close()
-
-
-async def no_start() -> None:
-    """Do nothing when a stream of heads has started."""
 
 
 def every(_: AgentExecution) -> bool:

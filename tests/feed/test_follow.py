@@ -13,7 +13,7 @@ import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runstream.feed import follow
+from runstream.feed import chunks
 from runstream.model.errors import NotFound, OutOfRange, Unavailable
 from runstream.model.merge import EntryIndex, fold_all
 from runstream.v1.agent_execution_pb2 import AgentExecution, ExecutionChange
@@ -38,7 +38,7 @@ async def _feed(tmp_path: Path) -> AsyncIterator[Rig]:
 async def test_a_commit_between_read_and_wait_is_not_missed(feed: Rig) -> None:
     """What lands while a reader holds the last change is there when it asks for the next."""
     execution_id = await feed.create()
-    changes = feed.follower.changes(execution_id, 0, from_snapshot=False)
+    changes = feed.changes(execution_id, 0, from_snapshot=False)
     assert (await anext(changes)).revision == 1
     await feed.commit(execution_id)
     await feed.commit(execution_id)
@@ -48,7 +48,7 @@ async def test_a_commit_between_read_and_wait_is_not_missed(feed: Rig) -> None:
 async def test_a_reader_that_waits_goes_on_with_the_commit(feed: Rig) -> None:
     """A wake ends the wait, and the reader finds the change on disk."""
     execution_id = await feed.create()
-    changes = feed.follower.changes(execution_id, 1, from_snapshot=False)
+    changes = feed.changes(execution_id, 1, from_snapshot=False)
     waiting = asyncio.ensure_future(anext(changes))
     await spin(20)
     assert not waiting.done()
@@ -59,8 +59,8 @@ async def test_a_reader_that_waits_goes_on_with_the_commit(feed: Rig) -> None:
 async def test_a_wake_without_a_change_is_no_change(feed: Rig) -> None:
     """A reader that is woken for nothing, as after a write in doubt, waits on."""
     execution_id = await feed.create()
-    changes = feed.follower.changes(execution_id, 1, from_snapshot=False)
-    states = feed.follower.states(execution_id, 1, RESOURCE_VIEW_FULL)
+    changes = feed.changes(execution_id, 1, from_snapshot=False)
+    states = feed.states(execution_id, 1, RESOURCE_VIEW_FULL)
     waiting = [asyncio.ensure_future(anext(stream)) for stream in (changes, states)]
     for _ in range(5):
         feed.hub.wake(execution_id)
@@ -76,7 +76,7 @@ async def test_a_wake_without_a_change_is_no_change(feed: Rig) -> None:
 async def test_a_subscriber_skips_to_the_newest(feed: Rig) -> None:
     """However much was committed while it was away, it is told one state."""
     execution_id = await feed.create()
-    states = feed.follower.states(execution_id, 0, RESOURCE_VIEW_BASIC)
+    states = feed.states(execution_id, 0, RESOURCE_VIEW_BASIC)
     assert (await anext(states)).metadata.revision == 1
     for _ in range(20):
         await feed.commit(execution_id)
@@ -91,9 +91,9 @@ async def test_a_long_log_is_read_in_chunks_without_a_seam(feed: Rig, monkeypatc
         await feed.commit(execution_id)
     await feed.commit(execution_id, end=True)
     for changes, size in ((1, 1 << 20), (7, 1 << 20), (256, 1), (256, 200), (32, 1 << 20), (16, 1 << 20)):
-        monkeypatch.setattr(follow, "CHUNK_CHANGES", changes)
-        monkeypatch.setattr(follow, "CHUNK_BYTES", size)
-        stream = feed.follower.changes(execution_id, 0, from_snapshot=False)
+        monkeypatch.setattr(chunks, "CHUNK_CHANGES", changes)
+        monkeypatch.setattr(chunks, "CHUNK_BYTES", size)
+        stream = feed.changes(execution_id, 0, from_snapshot=False)
         assert [change.revision async for change in stream] == list(range(1, 33))
 
 
@@ -103,7 +103,7 @@ async def test_a_reader_far_behind_does_not_see_past_the_head_it_began_with_and_
     for _ in range(5):
         await feed.commit(execution_id)
     seen = []
-    async for change in feed.follower.changes(execution_id, 0, from_snapshot=False):
+    async for change in feed.changes(execution_id, 0, from_snapshot=False):
         seen.append(change.revision)
         if change.revision in (2, 6, 7):
             await feed.commit(execution_id, end=change.revision == 7)
@@ -113,7 +113,7 @@ async def test_a_reader_far_behind_does_not_see_past_the_head_it_began_with_and_
 async def test_all_that_is_listening_is_given_back(feed: Rig) -> None:
     """A reader that leaves, is refused, or has come to the end, listens no more."""
     execution_id = await feed.create()
-    async with aclosing(feed.follower.changes(execution_id, 0, from_snapshot=True)) as changes:
+    async with aclosing(feed.changes(execution_id, 0, from_snapshot=True)) as changes:
         await anext(changes)
         async with aclosing(feed.follower.heads(EVERY_EXECUTION, every, no_start)) as heads:
             waiting = asyncio.ensure_future(anext(heads))
@@ -123,18 +123,18 @@ async def test_all_that_is_listening_is_given_back(feed: Rig) -> None:
             assert feed.hub.listeners == 2
     assert feed.hub.listeners == 0
     with pytest.raises(OutOfRange):
-        await anext(feed.follower.states(execution_id, 9, RESOURCE_VIEW_FULL))
+        await anext(feed.states(execution_id, 9, RESOURCE_VIEW_FULL))
     with pytest.raises(NotFound):
-        await anext(feed.follower.changes("aex_none", 0, from_snapshot=False))
+        await anext(feed.changes("aex_none", 0, from_snapshot=False))
     await feed.commit(execution_id, end=True)
-    assert [state.metadata.revision async for state in feed.follower.states(execution_id, 0, RESOURCE_VIEW_FULL)] == [3]
+    assert [state.metadata.revision async for state in feed.states(execution_id, 0, RESOURCE_VIEW_FULL)] == [3]
     assert feed.hub.listeners == 0
 
 
 async def test_a_reader_that_has_seen_all_is_told_of_the_deletion(feed: Rig) -> None:
     """A last change, one revision on, and then that the execution is gone."""
     execution_id = await feed.create()
-    changes = feed.follower.changes(execution_id, 0, from_snapshot=False)
+    changes = feed.changes(execution_id, 0, from_snapshot=False)
     assert (await anext(changes)).revision == 1
     waiting = asyncio.ensure_future(anext(changes))
     await spin(20)
@@ -151,11 +151,11 @@ async def test_a_reader_in_the_middle_of_a_deleted_log_gets_no_gap(
     feed: Rig, monkeypatch: pytest.MonkeyPatch, purged: int
 ) -> None:
     """It is told what is still there, or that the execution is gone; never a change with one missing before it."""
-    monkeypatch.setattr(follow, "CHUNK_CHANGES", 2)
+    monkeypatch.setattr(chunks, "CHUNK_CHANGES", 2)
     execution_id = await feed.create()
     for _ in range(9):
         await feed.commit(execution_id)
-    changes = feed.follower.changes(execution_id, 0, from_snapshot=False)
+    changes = feed.changes(execution_id, 0, from_snapshot=False)
     await anext(changes)
     await feed.delete(execution_id)
     if purged:
@@ -171,8 +171,8 @@ async def test_closing_the_hub_ends_all_readers_with_unavailable(feed: Rig) -> N
     """Those that wait, and those that hold a change."""
     execution_id = await feed.create()
     streams = [
-        feed.follower.changes(execution_id, 0, from_snapshot=False),
-        feed.follower.states(execution_id, 0, RESOURCE_VIEW_FULL),
+        feed.changes(execution_id, 0, from_snapshot=False),
+        feed.states(execution_id, 0, RESOURCE_VIEW_FULL),
     ]
     for stream in streams:
         await anext(stream)
@@ -212,8 +212,8 @@ async def test_a_state_is_that_of_its_revision_whatever_is_committed_as_the_stre
         await feed.commit(execution_id)
         await feed.relabel(execution_id, f"mood {execution_id}")
 
-    first_change = await anext(feed.follower.changes(execution_id, 0, from_snapshot=True, started=started))
-    first_state = await anext(feed.follower.states(execution_id, 0, RESOURCE_VIEW_FULL, started))
+    first_change = await anext(feed.changes(execution_id, 0, from_snapshot=True, started=started))
+    first_state = await anext(feed.states(execution_id, 0, RESOURCE_VIEW_FULL, started))
     log = await feed.log(execution_id)
     for state in (first_change.snapshot, first_state):
         folded = AgentExecution()
@@ -244,7 +244,7 @@ async def test_a_reader_of_heads_that_fell_too_far_behind_starts_over(tmp_path: 
 async def test_a_caller_who_is_cancelled_does_not_cost_the_others_their_wake(feed: Rig) -> None:
     """A commit is announced although the one who asked for it has gone away before it was on disk."""
     execution_id = await feed.create()
-    changes = feed.follower.changes(execution_id, 1, from_snapshot=False)
+    changes = feed.changes(execution_id, 1, from_snapshot=False)
     for revision in range(2, 12):
         waiting = asyncio.ensure_future(anext(changes))
         committing = asyncio.create_task(feed.commit(execution_id))
@@ -299,7 +299,7 @@ async def _write(feed: Rig, execution_id: str, pauses: list[int], waits: list[bo
 
 async def _watch(feed: Rig, execution_id: str, pauses: list[int], *, from_snapshot: bool) -> AgentExecution:
     state, number = AgentExecution(), 0
-    async for change in feed.follower.changes(execution_id, 0, from_snapshot=from_snapshot):
+    async for change in feed.changes(execution_id, 0, from_snapshot=from_snapshot):
         if number or not from_snapshot:
             assert change.revision == state.metadata.revision + 1
         fold_all(state, [change], EntryIndex())
@@ -310,7 +310,7 @@ async def _watch(feed: Rig, execution_id: str, pauses: list[int], *, from_snapsh
 
 async def _subscribe(feed: Rig, execution_id: str, pauses: list[int]) -> AgentExecution:
     last, number = AgentExecution(), 0
-    async for state in feed.follower.states(execution_id, 0, RESOURCE_VIEW_FULL):
+    async for state in feed.states(execution_id, 0, RESOURCE_VIEW_FULL):
         assert state.metadata.revision > last.metadata.revision
         last = state
         await spin(pauses[number % len(pauses)])

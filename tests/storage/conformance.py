@@ -443,7 +443,9 @@ class StoreConformance(ABC):
         times = {"a": 3000, "b": 1000, "c": 2000, "d": 9000}
         for key, time_ms in times.items():
             await store.commit(_idempotency(key, time_ms))
-        await store.commit(Transaction(puts={(IDEMPOTENCY, "never"): IdempotencyRecord()}))
+        lasting = Transaction()
+        lasting.put(IDEMPOTENCY, "never", IdempotencyRecord())
+        await store.commit(lasting)
         assert await store.expired(5000, limit=9) == ["b", "c", "a"]
         assert await store.expired(5000, limit=1) == ["b"]
         assert await store.expired(1000, limit=9) == []

@@ -38,11 +38,11 @@ class Disk:
         self.reported.set()
 
 
-def accepted(number: int, epoch: int = 0, size: int = 10) -> Accepted:
+def accepted(number: int, size: int = 10) -> Accepted:
     """A transaction with one write."""
     done = asyncio.get_running_loop().create_future()
     writes: list[Write] = [(str(number).encode(), b"")]
-    return Accepted(number, epoch, Transaction(), writes, size, done)
+    return Accepted(number, Transaction(), writes, size, done)
 
 
 async def test_what_queues_up_is_written_together() -> None:
@@ -61,8 +61,19 @@ async def test_what_queues_up_is_written_together() -> None:
     assert disk.reports == [([0], None), ([1, 2, 3, 4, 5], None), ([6], None)]
 
 
+async def test_what_is_sent_in_one_turn_of_the_loop_is_written_together() -> None:
+    """An idle disk is given all that one turn of the event loop has accepted, in one batch."""
+    disk = Disk()
+    disk.leave.set()
+    writer = Writer(disk.write, disk.report)
+    for number in range(3):
+        writer.send(accepted(number))
+    await writer.stop()
+    assert disk.batches == [[b"0", b"1", b"2"]]
+
+
 async def test_nothing_decided_upon_a_failed_batch_is_written() -> None:
-    """After a failure everything of its epoch is dropped unreported, until the next epoch begins."""
+    """After a failure everything that waited is dropped unreported; what is decided after it is written."""
     disk = Disk()
     writer = Writer(disk.write, disk.report)
     disk.fails = True
@@ -73,9 +84,8 @@ async def test_nothing_decided_upon_a_failed_batch_is_written() -> None:
     await disk.reported.wait()
     disk.fails = False
     writer.send(accepted(2))
-    writer.send(accepted(3, epoch=1))
-    writer.send(accepted(4, epoch=1))
+    writer.send(accepted(3))
     await writer.stop()
-    assert [number for batch, _ in disk.reports for number in batch] == [0, 3, 4]
+    assert [number for batch, _ in disk.reports for number in batch] == [0, 2, 3]
     assert isinstance(disk.reports[0][1], OSError)
-    assert [key for batch in disk.batches for key in batch] == [b"3", b"4"]
+    assert disk.batches == [[b"2", b"3"]]

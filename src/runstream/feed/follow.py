@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeAlias
 
+from runstream.feed.chunks import Chunks
 from runstream.feed.hub import ANY_EXECUTION
 from runstream.model.errors import NotFound, OutOfRange, not_found
 from runstream.model.phases import is_terminal
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
 #: Is called once a stream has begun, before it has anything to tell.
 Started: TypeAlias = Callable[[], Awaitable[None]]
 
-#: How much of the log one read takes: enough to be quick, little enough that a slow reader holds little.
-CHUNK_CHANGES = 256
-CHUNK_BYTES = 256 << 10
 CHUNK_IDS = 500
 
 
@@ -48,12 +46,14 @@ class Follower:
         self._executions = executions
         self._hub = hub
         self._recency = recency
+        self._chunks = Chunks(store)
 
     async def states(
         self, execution_id: str, after: int, view: ResourceView.ValueType, started: Started = _nothing
-    ) -> AsyncGenerator[AgentExecution, None]:
+    ) -> AsyncGenerator[bytes, None]:
         """Yield the state now, unless it is at revision `after`, then newer ones, skipping to the newest.
 
+        Each is an `AgentExecution` in protobuf encoding, made once for all who follow.
         `started` is called once the execution is found. Ends after the terminal state. Raises `NotFound` for an unknown
         execution and, with reason EXECUTION_DELETED, when it is deleted meanwhile; `OutOfRange` when `after` is ahead;
         `Unavailable` when the hub closes.
@@ -64,7 +64,7 @@ class Follower:
             while True:
                 wake.clear()
                 if head.revision > cursor:
-                    state = await self._executions.at_head(execution_id, head, view)
+                    state = await self._executions.encoded_at_head(execution_id, head, view)
                     if state is None:
                         raise _deleted(execution_id)
                     yield state
@@ -75,9 +75,10 @@ class Follower:
 
     async def changes(
         self, execution_id: str, after: int, *, from_snapshot: bool, started: Started = _nothing
-    ) -> AsyncGenerator[ExecutionChange, None]:
+    ) -> AsyncGenerator[bytes, None]:
         """Yield every change after revision `after`, exactly once and in order; first the state, if asked for.
 
+        Each is an `ExecutionChange` in protobuf encoding, as it is stored.
         Ends after the terminal change, and raises as `states` does. A reader that has all changes when the execution
         is deleted gets that as a last change.
         """
@@ -85,13 +86,18 @@ class Follower:
             cursor = after
             head = await self._first_head(execution_id, after, started)
             if from_snapshot and head.revision > cursor:
-                yield await self._snapshot(execution_id, head)
+                yield (await self._snapshot(execution_id, head)).SerializeToString()
                 cursor = head.revision
             while True:
                 wake.clear()
-                async for change in self._changes_between(execution_id, cursor, head.revision):
-                    yield change
-                    cursor = change.revision
+                while cursor < head.revision:
+                    chunk = await self._chunks.read(execution_id, cursor, head.revision)
+                    # The log of a deleted execution goes from its beginning: a gap is a deletion, never a loss.
+                    if not chunk or chunk[0][0] != cursor + 1:
+                        raise _deleted(execution_id)
+                    for revision, change in chunk:
+                        yield change
+                        cursor = revision
                 if is_terminal(head.status.phase):
                     return
                 try:
@@ -99,7 +105,7 @@ class Follower:
                 except NotFound:
                     deletion = await self._deletion(execution_id, cursor)
                     if deletion is not None:
-                        yield deletion
+                        yield deletion.SerializeToString()
                     raise
 
     async def heads(
@@ -166,20 +172,6 @@ class Follower:
             snapshot=state,
             terminal=is_terminal(head.status.phase),
         )
-
-    async def _changes_between(
-        self, execution_id: str, cursor: int, last: int
-    ) -> AsyncGenerator[ExecutionChange, None]:
-        while cursor < last:
-            chunk = await self._store.changes(execution_id, after=cursor, limit=CHUNK_CHANGES, max_bytes=CHUNK_BYTES)
-            # The log of a deleted execution goes from its beginning: a gap is a deletion, never a loss.
-            if not chunk or chunk[0].revision != cursor + 1:
-                raise _deleted(execution_id)
-            for change in chunk:
-                if change.revision > last:
-                    return
-                yield change
-                cursor = change.revision
 
     async def _deletion(self, execution_id: str, cursor: int) -> ExecutionChange | None:
         tombstone = await self._store.durable.get(TOMBSTONE, execution_id)

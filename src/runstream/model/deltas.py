@@ -55,20 +55,20 @@ def normalise_delta(delta: AgentExecutionStatus, new_id: Callable[[str], str]) -
     clean.DiscardUnknownFields()
     for name in OUTPUT_FIELDS:
         clean.ClearField(name)
-    for message in clean.messages:
-        _begin_entry(message, MESSAGE, new_id)
-        _begin_tool_calls(message.tool_calls, new_id)
-        for call in message.tool_calls:
-            call.ClearField("approval")  # only of a call of the status's own list
-    _begin_tool_calls(clean.tool_calls, new_id)
-    for call in clean.tool_calls:
-        _clear_decision(call)
-    for sub_agent in clean.sub_agent_executions:
-        _begin_entry(sub_agent, SUB_AGENT, new_id)
-    for usage in clean.usage:
-        usage.id = usage.id or new_id(USAGE)
-    for key, todo in clean.todos.items():
-        todo.id = key
+    # Each list is asked first whether it holds anything: to iterate over an empty one costs as much as several entries.
+    if clean.messages:
+        _begin_messages(clean.messages, new_id)
+    if clean.tool_calls:
+        _begin_tool_calls(clean.tool_calls, new_id)
+    if clean.sub_agent_executions:
+        for sub_agent in clean.sub_agent_executions:
+            _begin_entry(sub_agent, SUB_AGENT, new_id)
+    if clean.usage:
+        for usage in clean.usage:
+            usage.id = usage.id or new_id(USAGE)
+    if clean.todos:
+        for key, todo in clean.todos.items():
+            todo.id = key
     return clean
 
 
@@ -90,9 +90,19 @@ def settle(status: AgentExecutionStatus, completed_at: str) -> AgentExecutionSta
     return delta
 
 
+def _begin_messages(messages: Iterable[AgentMessage], new_id: Callable[[str], str]) -> None:
+    for message in messages:
+        _begin_entry(message, MESSAGE, new_id)
+        if message.tool_calls:
+            for call in message.tool_calls:
+                _begin_entry(call, TOOL_CALL, new_id)
+                call.ClearField("approval")  # only of a call of the status's own list
+
+
 def _begin_tool_calls(calls: Iterable[ToolCall], new_id: Callable[[str], str]) -> None:
     for call in calls:
         _begin_entry(call, TOOL_CALL, new_id)
+        _clear_decision(call)
 
 
 def _clear_decision(call: ToolCall) -> None:
@@ -103,7 +113,8 @@ def _clear_decision(call: ToolCall) -> None:
 
 
 def _begin_entry(entry: AgentMessage | ToolCall | SubAgentExecution, prefix: str, new_id: Callable[[str], str]) -> None:
-    entry.id = entry.id or new_id(prefix)
+    if not entry.id:
+        entry.id = new_id(prefix)
     entry.ClearField("revision")
     entry.ClearField("attempt")
 

@@ -56,6 +56,7 @@ from typing import TYPE_CHECKING, Any, Final
 from runstream.model.deltas import normalise_delta, settle
 from runstream.model.entry_index import EntryIndex
 from runstream.model.times import to_datetime, to_rfc3339
+from runstream.model.views import LIST_FIELDS
 from runstream.v1.agent_execution_pb2 import MESSAGE_HUMAN
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ __all__ = [
     "Stamp",
     "fold",
     "fold_all",
+    "merge_basic",
     "merge_status",
     "normalise_delta",
     "settle",
@@ -114,6 +116,7 @@ _VALUES: Final = frozenset(
 #: What an entry's own rules deal with.
 _ENTRY_FIELDS: Final = frozenset({"id", "revision", "attempt", "content_append", "tool_calls"})
 _NO_FIELDS: Final[frozenset[str]] = frozenset()
+_LISTS: Final = frozenset(LIST_FIELDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +155,27 @@ def merge_status(
             setattr(state, field.name, value)
         else:
             _merge_message(getattr(state, field.name), value)
+
+
+def merge_basic(state: AgentExecutionStatus, delta: AgentExecutionStatus, replace: Iterable[str] = ()) -> None:
+    """Merge what the BASIC view shows of `delta` into `state`, in place, as `merge_status` does.
+
+    The lists are neither looked at nor touched, so the cost does not grow with them. ValueError as
+    `merge_status`.
+    """
+    names = frozenset(replace)
+    if names:
+        _clear(state, names - _LISTS, EntryIndex())
+    for field, value in delta.ListFields():
+        name = field.name
+        if name == "control":
+            _set_control(state, value)
+        elif name in _LISTS:
+            continue
+        elif field.message_type is None:
+            setattr(state, name, value)
+        else:
+            _merge_message(getattr(state, name), value)
 
 
 def fold(execution: AgentExecution, change: ExecutionChange, index: EntryIndex | None = None) -> None:

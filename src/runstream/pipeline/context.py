@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar, cast
 
 from google.protobuf.message import Message
 
+from runstream.model.times import to_timestamp
 from runstream.storage.store import Transaction
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from google.protobuf.timestamp_pb2 import Timestamp
 
     from runstream.storage.records import M, RecordKind
     from runstream.storage.store import Store, Unique
@@ -21,8 +24,7 @@ Q2 = TypeVar("Q2", bound=Message)
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """Who calls, and what came with the call beside the request."""
 
     actor: str = "anonymous"
@@ -54,6 +56,7 @@ class RequestContext(Generic[Q, S]):
     #: Everything the command will store, in one commit.
     transaction: Transaction = field(default_factory=Transaction)
     _state: S | None = None
+    _timestamp: Timestamp | None = None
     _values: dict[ContextKey[Any], Any] = field(default_factory=dict)
 
     @property
@@ -66,6 +69,13 @@ class RequestContext(Generic[Q, S]):
     @state.setter
     def state(self, state: S) -> None:
         self._state = state
+
+    @property
+    def timestamp(self) -> Timestamp:
+        """`now` as protobuf writes it; not to be changed."""
+        if self._timestamp is None:
+            self._timestamp = to_timestamp(self.now)
+        return self._timestamp
 
     def put(self, key: ContextKey[T], value: T) -> None:
         """Leave a value for a later step."""
@@ -90,6 +100,16 @@ class RequestContext(Generic[Q, S]):
         if key in self.transaction.deletes:
             return None
         return await self.store.pending.get(kind, record_id)
+
+    async def shared(self, kind: RecordKind[M], record_id: str) -> M | None:
+        """Return what `get` returns, without a copy: nobody may change it."""
+        key = (kind, record_id)
+        staged = self.transaction.puts.get(key)
+        if staged is not None:
+            return cast("M", staged)
+        if key in self.transaction.deletes:
+            return None
+        return await self.store.pending.shared(kind, record_id)
 
     async def holder(self, unique: Unique) -> str | None:
         """Return who holds a unique name as this command sees it."""

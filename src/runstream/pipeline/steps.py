@@ -17,7 +17,6 @@ from runstream.model.errors import (
 )
 from runstream.model.ids import ulid_millis
 from runstream.model.slugs import slugify_name
-from runstream.model.times import to_timestamp
 from runstream.pipeline.context import ContextKey
 from runstream.pipeline.engine import Step, run_inner
 from runstream.pipeline.resources import API_VERSION, R, ResourceType, envelope
@@ -317,8 +316,9 @@ def audit_creation(audit: Audit, context: RequestContext[Any, Any], resource_id:
 
 def audit_update(info: AuditInfo, context: RequestContext[Any, Any], event: str) -> None:
     """Fill one audit trail of something that this call changes."""
-    info.updated_by.CopyFrom(AuditActor(id=context.caller.actor))
-    info.updated_at.CopyFrom(to_timestamp(context.now))
+    info.updated_by.Clear()
+    info.updated_by.id = context.caller.actor
+    info.updated_at.CopyFrom(context.timestamp)
     info.event = event
 
 

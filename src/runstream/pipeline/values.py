@@ -20,9 +20,7 @@ from google.protobuf.struct_pb2 import ListValue, Struct
 from runstream.model.errors import FieldViolation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from google.protobuf.descriptor import Descriptor, FieldDescriptor
+    from google.protobuf.descriptor import Descriptor
     from google.protobuf.message import Message
 
 DEEPEST = 24
@@ -31,29 +29,37 @@ _NANOS = 1_000_000_000
 _LEAVES = frozenset({Struct.DESCRIPTOR.full_name, Duration.DESCRIPTOR.full_name})
 
 
-def bad_values(message: Message, path: str = "") -> Iterator[FieldViolation]:
+def bad_values(message: Message) -> list[FieldViolation]:
     """Find the structs in a request that go too deep or hold a number that is none, and durations that are none."""
-    for field in _leading_to_leaves(message.DESCRIPTOR):
-        value: Any = getattr(message, field.name)
-        if field.is_repeated:
-            named = f"{path}{field.name}"
-            for index, entry in enumerate(value):
-                yield from _look(entry, f"{named}[{index}]")
-        elif message.HasField(field.name):
-            yield from _look(value, f"{path}{field.name}")
+    found: list[FieldViolation] = []
+    _look_into(message, "", found)
+    return found
 
 
-def _look(value: Message, path: str) -> Iterator[FieldViolation]:
+def _look_into(message: Message, path: str, found: list[FieldViolation]) -> None:
+    for name, repeated in _leading_to_leaves(message.DESCRIPTOR):
+        if repeated:
+            # Asked first: to iterate over an empty list costs as much as over several entries.
+            if entries := getattr(message, name):
+                for index, entry in enumerate(entries):
+                    _look(entry, f"{path}{name}[{index}]", found)
+        elif message.HasField(name):
+            _look(getattr(message, name), f"{path}{name}", found)
+
+
+def _look(value: Message, path: str, found: list[FieldViolation]) -> None:
     if isinstance(value, Duration):
         if not _is_duration(value):
             told = f"must be at most {_LONGEST_SECONDS} seconds, with nanos of the same sign and within a second"
-            yield FieldViolation(path, told, "duration.valid")
+            found.append(FieldViolation(path, told, "duration.valid"))
     elif not isinstance(value, Struct):
-        yield from bad_values(value, f"{path}.")
+        _look_into(value, f"{path}.", found)
     elif not _fits(value, DEEPEST):
-        yield FieldViolation(path, f"must not be nested more than {DEEPEST} levels deep", "struct.max_depth")
+        told = f"must not be nested more than {DEEPEST} levels deep"
+        found.append(FieldViolation(path, told, "struct.max_depth"))
     elif not _is_finite(value):
-        yield FieldViolation(path, "must hold no NaN and no infinity, which JSON cannot write", "struct.finite")
+        told = "must hold no NaN and no infinity, which JSON cannot write"
+        found.append(FieldViolation(path, told, "struct.finite"))
 
 
 def _fits(value: Struct | ListValue, levels: int) -> bool:
@@ -89,10 +95,13 @@ def _is_duration(value: Duration) -> bool:
 
 
 @cache
-def _leading_to_leaves(descriptor: Descriptor) -> tuple[FieldDescriptor, ...]:
-    """The fields under which a struct or a duration can stand. Maps of messages hold none in this API."""
+def _leading_to_leaves(descriptor: Descriptor) -> tuple[tuple[str, bool], ...]:
+    """The fields under which a struct or a duration can stand, and whether each is repeated.
+
+    Maps of messages hold none in this API.
+    """
     return tuple(
-        field
+        (field.name, field.is_repeated)
         for field in descriptor.fields
         if field.message_type is not None
         and not field.message_type.GetOptions().map_entry

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from runstream.pipeline.resources import ResourceType, common_terms
+from runstream.pipeline.resources import ResourceType, common_terms, label_term
 from runstream.storage.records import AGENT, AGENT_EXECUTION, AGENT_INSTANCE, SESSION
 from runstream.storage.store import Term
 from runstream.v1.agent_execution_pb2 import (
@@ -14,6 +14,8 @@ from runstream.v1.agent_execution_pb2 import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runstream.v1.agent_instance_pb2 import AgentInstance
     from runstream.v1.agent_pb2 import Agent
     from runstream.v1.session_pb2 import Session
@@ -90,6 +92,28 @@ def _execution_terms(execution: AgentExecution) -> frozenset[Term]:
     if execution.spec.context.parent_execution_id:
         terms.add(parent_term(execution.spec.context.parent_execution_id))
     return frozenset(terms)
+
+
+def _has_label(execution: AgentExecution, value: str) -> bool:
+    return any(label_term(key, held).value == value for key, held in execution.metadata.labels.items())
+
+
+#: Whether an execution is under a term of an index; says what `_execution_terms` says, term by term.
+_UNDER: Final[dict[str, Callable[[AgentExecution, str], bool]]] = {
+    "org": lambda execution, value: execution.metadata.org == value,
+    "tag": lambda execution, value: value in execution.metadata.tags,
+    "label": _has_label,
+    "agent": lambda execution, value: execution.spec.agent_id == value,
+    "session": lambda execution, value: bool(value) and execution.spec.session_id == value,
+    "parent": lambda execution, value: bool(value) and execution.spec.context.parent_execution_id == value,
+    "phase": lambda execution, value: str(execution.status.phase) == value,
+    "control": lambda execution, value: CANCEL_TERM.value == value and CANCEL_TERM in status_terms(execution.status),
+}
+
+
+def is_under(execution: AgentExecution, term: Term) -> bool:
+    """Tell whether an execution, at least BASIC, is indexed under a term, without making all of its terms."""
+    return _UNDER[term.index](execution, term.value)
 
 
 AGENTS = ResourceType(AGENT, "Agent", "AGENT", "agt", _agent_terms, unique_slug=True)

@@ -49,7 +49,8 @@ class Database:
         #: Called on the event loop when the handle was replaced, before anything is read from or
         #: written to the new one.
         self.on_recovered: Callable[[], None] = lambda: None
-        self._sound = True
+        #: Whether the handle may be written to: no write has failed that was not made good.
+        self.sound = True
         self._recovery: asyncio.Task[None] | None = None
         self._open_to_readers = asyncio.Event()
         self._open_to_readers.set()
@@ -109,7 +110,7 @@ class Database:
 
     def distrust(self) -> None:
         """Note that a write has failed: nothing may be written until `ready` has seen to it."""
-        self._sound = False
+        self.sound = False
 
     async def ready(self) -> None:
         """Return when the handle may be written to.
@@ -120,7 +121,7 @@ class Database:
         """
         # In a loop: between the end of the recovery and this task's turn, another write may have
         # failed.
-        while not self._sound:
+        while not self.sound:
             if self._recovery is None:
                 self._recovery = asyncio.get_running_loop().create_task(self._recover())
             await asyncio.shield(self._recovery)
@@ -136,12 +137,17 @@ class Database:
             self._db = None
         self._threads.shutdown()
 
+    @property
+    def readable_now(self) -> bool:
+        """Whether keys may be read without waiting."""
+        return not self._closed and self._db is not None and self._open_to_readers.is_set()
+
     async def readable(self) -> None:
         """Return when keys may be read.
 
         Raises `Unavailable` when the database is gone and cannot be brought back.
         """
-        while self._closed or self._db is None or not self._open_to_readers.is_set():
+        while not self.readable_now:
             await self._open_to_readers.wait()
             if self._closed:
                 raise unavailable("The store is closed")
@@ -188,7 +194,7 @@ class Database:
             finally:
                 # Those who wait get their turn only after this task has come to its end.
                 self._open_to_readers.set()
-            self._sound = True
+            self.sound = True
             self.on_recovered()
             _log.warning("the data folder takes writes again")
         except (OSError, plyvel.Error) as error:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from runstream.storage import keys
 from runstream.storage.records import IDEMPOTENCY
 from runstream.storage.store import ANY_REVISION, Conflict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from google.protobuf.message import Message
 
@@ -22,61 +22,77 @@ if TYPE_CHECKING:
 _NOTHING: Final = b""
 
 
-def decide(view: Callable[[bytes], bytes | None], transaction: Transaction) -> list[Write]:
+class State(Protocol):
+    """What a decision is made on: everything that was accepted."""
+
+    def value(self, key: bytes) -> bytes | None:
+        """Return the value of a key, or None."""
+        ...
+
+    def record(self, kind: AnyKind, record_id: str) -> Message | None:
+        """Return a record, not to be changed, or None."""
+        ...
+
+    def log_end(self, execution_id: str) -> int | None:
+        """Return the newest revision of a log if it is known without a look at the disk, else None."""
+        ...
+
+
+def decide(state: State, transaction: Transaction) -> list[Write]:
     """Return what a transaction writes; raise `Conflict` when what it expects does not hold.
 
     Removals come before additions, so that what a transaction gives up and takes again is there
     afterwards.
     """
     for expectation in transaction.expectations:
-        _check(view, expectation)
+        _check(state, expectation)
     return [
-        *_records(view, transaction),
+        *_records(state, transaction),
         *_terms(transaction),
-        *_names(view, transaction),
-        *_changes(view, transaction.changes),
+        *_names(state, transaction),
+        *_changes(state, transaction.changes),
     ]
 
 
-def _check(view: Callable[[bytes], bytes | None], expected: Expectation) -> None:
-    value = view(keys.record(expected.kind, expected.id))
+def _check(state: State, expected: Expectation) -> None:
+    record = state.record(expected.kind, expected.id)
+    if record is not None and expected.revision == expected.kind.revision_of(record):
+        return
     what = f"{expected.kind.name} {expected.id}"
     if expected.revision is None:
-        if value is not None:
+        if record is not None:
             raise Conflict(f"{what} exists")
-    elif value is None:
+    elif record is None:
         raise Conflict(f"{what} does not exist")
     elif expected.revision != ANY_REVISION:
-        revision = expected.kind.revision_of(expected.kind.message.FromString(value))
-        if revision != expected.revision:
-            raise Conflict(f"{what} is at revision {revision}, not {expected.revision}")
+        raise Conflict(f"{what} is at revision {expected.kind.revision_of(record)}, not {expected.revision}")
 
 
-def _records(view: Callable[[bytes], bytes | None], transaction: Transaction) -> Iterator[Write]:
+def _records(state: State, transaction: Transaction) -> Iterator[Write]:
     for kind, record_id in transaction.deletes:
-        yield from _old_expiry(view, kind, record_id)
+        if kind is IDEMPOTENCY:
+            yield from _old_expiry(state, record_id)
         yield keys.record(kind, record_id), None
     for (kind, record_id), message in transaction.puts.items():
-        yield from _old_expiry(view, kind, record_id)
+        if kind is IDEMPOTENCY:
+            yield from _old_expiry(state, record_id)
         yield keys.record(kind, record_id), message.SerializeToString()
-        time_ms = _expiry_ms(kind, message)
+        time_ms = _expiry_ms(message) if kind is IDEMPOTENCY else None
         if time_ms is not None:
             yield keys.expiry(time_ms, record_id), _NOTHING
 
 
-def _old_expiry(view: Callable[[bytes], bytes | None], kind: AnyKind, record_id: str) -> Iterator[Write]:
-    """Yield the removal of the expiry entry that stands for the record as it is now."""
-    if kind.name != IDEMPOTENCY.name:
-        return
-    value = view(keys.record(kind, record_id))
-    time_ms = None if value is None else _expiry_ms(kind, kind.message.FromString(value))
+def _old_expiry(state: State, record_id: str) -> Iterator[Write]:
+    """Yield the removal of the expiry entry that stands for an idempotency record as it is now."""
+    before = state.record(IDEMPOTENCY, record_id)
+    time_ms = None if before is None else _expiry_ms(before)
     if time_ms is not None:
         yield keys.expiry(time_ms, record_id), None
 
 
-def _expiry_ms(kind: AnyKind, message: Message) -> int | None:
-    """Return when a record may go, in milliseconds; None for one that stays."""
-    if kind.name != IDEMPOTENCY.name or not message.HasField("expire_time"):
+def _expiry_ms(message: Message) -> int | None:
+    """Return when an idempotency record may go, in milliseconds; None for one that stays."""
+    if not message.HasField("expire_time"):
         return None
     expire_time = message.expire_time  # type: ignore[attr-defined]  # an IdempotencyRecord
     milliseconds: int = expire_time.ToMilliseconds()
@@ -90,34 +106,42 @@ def _terms(transaction: Transaction) -> Iterator[Write]:
         yield keys.entry(kind, record_id, term), _NOTHING
 
 
-def _names(view: Callable[[bytes], bytes | None], transaction: Transaction) -> Iterator[Write]:
+def _names(state: State, transaction: Transaction) -> Iterator[Write]:
     for unique in transaction.releases:
         yield keys.name(unique), None
     for unique, record_id in transaction.claims.items():
         key = keys.name(unique)
-        if unique not in transaction.releases and view(key) is not None:
+        if unique not in transaction.releases and state.value(key) is not None:
             raise Conflict(f"the {unique.index} {unique.value!r} is taken")
         yield key, keys.encode_id(record_id)
 
 
-def _changes(view: Callable[[bytes], bytes | None], changes: list[ExecutionChange]) -> Iterator[Write]:
+def _changes(state: State, changes: list[ExecutionChange]) -> Iterator[Write]:
     """Yield the additions to logs, each of which must go on where the log ends.
 
     The head that the caller expects says so already. Here it is checked against the log itself,
     since a change that is written over another, or behind a gap, cannot be repaired.
     """
-    added: set[bytes] = set()
+    ends: dict[str, int] = {}
     for change in changes:
-        key = keys.change(change.execution_id, change.revision)
-        what = f"change {change.revision} of {change.execution_id}"
-        if key in added or view(key) is not None:
-            raise Conflict(f"{what} is there already")
-        if change.revision > 1:
-            before = keys.change(change.execution_id, change.revision - 1)
-            if before not in added and view(before) is None:
-                raise Conflict(f"{what} has none before it")
-        elif change.revision < 1:
-            msg = f"{what}: revisions begin at 1"
+        execution_id, revision = change.execution_id, change.revision
+        end = ends.get(execution_id) or state.log_end(execution_id)
+        if revision < 1:
+            msg = f"change {revision} of {execution_id}: revisions begin at 1"
             raise ValueError(msg)
-        added.add(key)
-        yield key, change.SerializeToString()
+        if end is None:
+            _check_place(state, execution_id, revision)
+        elif revision <= end:
+            raise Conflict(f"change {revision} of {execution_id} is there already")
+        elif revision != end + 1:
+            raise Conflict(f"change {revision} of {execution_id} has none before it")
+        ends[execution_id] = revision
+        yield keys.change(execution_id, revision), change.SerializeToString()
+
+
+def _check_place(state: State, execution_id: str, revision: int) -> None:
+    """Look in the log itself whether a change goes on where it ends."""
+    if state.value(keys.change(execution_id, revision)) is not None:
+        raise Conflict(f"change {revision} of {execution_id} is there already")
+    if revision > 1 and state.value(keys.change(execution_id, revision - 1)) is None:
+        raise Conflict(f"change {revision} of {execution_id} has none before it")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final, TypeAlias
+from weakref import WeakValueDictionary
 
 from runstream.storage.records import AGENT_EXECUTION, EXECUTION_HEAD
 from runstream.v1.resource_pb2 import RESOURCE_VIEW_BASIC
@@ -15,19 +18,29 @@ if TYPE_CHECKING:
     from runstream.v1.resource_pb2 import ResourceView
 
 
+#: An execution at a revision, in a view.
+_State: TypeAlias = "tuple[str, int, ResourceView.ValueType]"
+
+_KEPT_BYTES: Final = 8 << 20
+
+
 class Executions:
     """Reads whole executions at one revision.
 
-    Everything it returns is durable and belongs to the caller.
+    Everything it returns is durable; whole executions belong to the caller.
     """
 
     def __init__(self, store: Store, folds: Folds) -> None:
         self._store = store
         self._folds = folds
+        self._encoded: OrderedDict[_State, bytes] = OrderedDict()
+        self._encoded_bytes = 0
+        # A lock lives as long as somebody holds it or waits for it.
+        self._encoding: WeakValueDictionary[_State, asyncio.Lock] = WeakValueDictionary()
 
     async def head(self, execution_id: str) -> ExecutionHead | None:
-        """Return the durable head of an execution, or None."""
-        return await self._store.durable.get(EXECUTION_HEAD, execution_id)
+        """Return the durable head of an execution, not to be changed, or None."""
+        return await self._store.durable.shared(EXECUTION_HEAD, execution_id)
 
     async def get(self, execution_id: str, view: ResourceView.ValueType) -> AgentExecution | None:
         """Return an execution as it is on disk, or None.
@@ -47,11 +60,43 @@ class Executions:
         None when it was deleted since.
         """
         record = await self._store.durable.get(AGENT_EXECUTION, execution_id)
+        return None if record is None else await self._complete(record, execution_id, head, view)
+
+    async def encoded_at_head(
+        self, execution_id: str, head: ExecutionHead, view: ResourceView.ValueType
+    ) -> bytes | None:
+        """Return what `at_head` returns in protobuf encoding, made once for all who ask while it is remembered."""
+        state: _State = (execution_id, head.revision, view)
+        kept = self._encoded.get(state)
+        if kept is not None:
+            return kept
+        # Read before anything is waited for: record and head are of one time.
+        record = await self._store.durable.get(AGENT_EXECUTION, execution_id)
         if record is None:
             return None
+        async with self._encoding.setdefault(state, asyncio.Lock()):
+            kept = self._encoded.get(state)
+            if kept is not None:
+                return kept
+            execution = await self._complete(record, execution_id, head, view)
+            return None if execution is None else self._keep(state, execution.SerializeToString())
+
+    async def _complete(
+        self, record: AgentExecution, execution_id: str, head: ExecutionHead, view: ResourceView.ValueType
+    ) -> AgentExecution | None:
+        """Give a record the revision and the status that it has at `head`."""
         record.metadata.revision = head.revision
         if view == RESOURCE_VIEW_BASIC:
             record.status.CopyFrom(head.status)
             return record
         status = await self._folds.status(execution_id, head.revision, into=record.status)
         return None if status is None else record
+
+    def _keep(self, state: _State, encoded: bytes) -> bytes:
+        if len(encoded) <= _KEPT_BYTES // 2:
+            self._encoded[state] = encoded
+            self._encoded_bytes += len(encoded)
+        while self._encoded_bytes > _KEPT_BYTES:
+            _, gone = self._encoded.popitem(last=False)
+            self._encoded_bytes -= len(gone)
+        return encoded

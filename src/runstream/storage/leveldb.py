@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import plyvel
 
@@ -13,14 +13,14 @@ from runstream.storage.database import Database, unavailable
 from runstream.storage.decision import decide
 from runstream.storage.folder import DataFolder, FolderUnusable
 from runstream.storage.overlay import Overlay
+from runstream.storage.recent import LogEnds, RecentRecords
 from runstream.storage.store import Conflict, Transaction
 from runstream.storage.writer import Accepted, Writer
 from runstream.v1.agent_execution_pb2 import ExecutionChange
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Mapping
+    from collections.abc import Callable, Generator, Mapping
     from pathlib import Path
-    from typing import Any
 
     from runstream.storage.overlay import Write
     from runstream.storage.records import M, RecordKind
@@ -47,14 +47,16 @@ class LevelDBStore:
         database.on_recovered = self._recovered
         self._writer = Writer(database.write, self._written)
         self._overlay = Overlay()
+        self._recent = RecentRecords()
+        self._log_ends = LogEnds()
         self._accepted: dict[int, Accepted] = {}
         self._numbers = 0
         self._epoch = 0
         self._closing: asyncio.Task[None] | None = None
         self._listeners: list[CommitListener] = []
         self._in_doubt: list[Accepted] = []
-        self._durable = _LevelDBReader(self._durable_value)
-        self._pending = _LevelDBReader(self._pending_value)
+        self._durable = _LevelDBReader(database, self._check_open, database.peek, self._durable_record)
+        self._pending = _LevelDBReader(database, self._check_open, self.value, self.record)
 
     @classmethod
     def open(cls, path: Path, *, owner: Mapping[str, str]) -> LevelDBStore:
@@ -110,13 +112,14 @@ class LevelDBStore:
         It is carried out even when the caller is cancelled while waiting. An empty transaction
         waits until everything accepted before is on disk.
         """
-        await self._ready()
+        if self._closing is not None or not self._database.sound:
+            await self._ready()
         if transaction.epoch not in (None, self._epoch):
             raise Conflict("a failed write has undone what this was decided on")
         for kind, term in transaction.unused:
             if self._is_used(kind, term):
                 raise Conflict(f"a {kind.name} is indexed under {term.index} {term.value!r}")
-        await self._accept(transaction, decide(self._peek, transaction))
+        await self._accept(transaction, decide(self, transaction))
 
     def on_commit(self, listener: CommitListener) -> None:
         """Have `listener` called with every transaction once it is on disk.
@@ -151,9 +154,16 @@ class LevelDBStore:
 
     async def changes(self, execution_id: str, *, after: int, limit: int, max_bytes: int) -> list[ExecutionChange]:
         """Return changes after revision `after`, oldest first; see `Store.changes`. Durable."""
+        found = await self.encoded_changes(execution_id, after=after, limit=limit, max_bytes=max_bytes)
+        return [ExecutionChange.FromString(value) for _, value in found]
+
+    async def encoded_changes(
+        self, execution_id: str, *, after: int, limit: int, max_bytes: int
+    ) -> list[tuple[int, bytes]]:
+        """Return what `changes` returns, as it is stored; see `Store.encoded_changes`. Durable."""
         start, stop = keys.change(execution_id, after + 1), keys.changes_end(execution_id)
         found = await self._walk(lambda db: walks.values(db, start, stop, limit, max_bytes))
-        return [ExecutionChange.FromString(value) for _, value in found]
+        return [(keys.change_revision(key), value) for key, value in found]
 
     async def expired(self, before_ms: int, *, limit: int) -> list[str]:
         """Return ids of idempotency records that expire before a time, soonest first. Durable."""
@@ -210,9 +220,11 @@ class LevelDBStore:
             return done
         self._numbers += 1
         size = sum(len(key) + len(value or b"") for key, value in writes)
-        accepted = Accepted(self._numbers, self._epoch, transaction, writes, size, done)
+        accepted = Accepted(self._numbers, transaction, writes, size, done)
         self._accepted[accepted.number] = accepted
         self._overlay.add(accepted.number, writes)
+        self._overlay.add_records(accepted.number, transaction)
+        self._log_ends.note(transaction)
         self._writer.send(accepted)
         return done
 
@@ -224,10 +236,17 @@ class LevelDBStore:
         for accepted in batch:
             del self._accepted[accepted.number]
             self._overlay.settle(accepted.number, accepted.writes)
+            self._overlay.settle_records(accepted.number, accepted.transaction)
+            for key in accepted.transaction.deletes:
+                self._recent.drop(key)
+            for key, message in accepted.transaction.puts.items():
+                self._recent.put(key, message)
+        # Those who wait go on only after this turn of the loop, but before the readers that are woken in it.
         for accepted in batch:
-            self._tell(accepted.transaction)
             if not accepted.done.done():
                 accepted.done.set_result(None)
+        for accepted in batch:
+            self._tell(accepted.transaction)
 
     def _tell(self, transaction: Transaction) -> None:
         for listener in self._listeners:
@@ -245,6 +264,7 @@ class LevelDBStore:
         self._database.distrust()
         self._epoch += 1
         self._overlay.clear()
+        self._log_ends.clear()
         self._in_doubt = batch
         failed, self._accepted = self._accepted, {}
         for accepted in failed.values():
@@ -261,6 +281,7 @@ class LevelDBStore:
         again and find nothing new.
         """
         batch, self._in_doubt = self._in_doubt, []
+        self._recent.clear()
         left = {key: value for accepted in batch for key, value in accepted.writes}
         if all(self._database.peek(key) == value for key, value in left.items()):
             for accepted in batch:
@@ -272,18 +293,30 @@ class LevelDBStore:
         pending = self._overlay.entries(prefix)
         return self._database.walk_now(lambda db: walks.count(db, prefix, 1, pending)) > 0
 
-    def _peek(self, key: bytes) -> bytes | None:
+    def value(self, key: bytes) -> bytes | None:
+        """Return the pending value of a key; for decisions, right after the database was found ready."""
         return self._overlay[key] if key in self._overlay else self._database.peek(key)
 
-    async def _durable_value(self, key: bytes) -> bytes | None:
-        self._check_open()
-        await self._database.readable()
-        return self._database.peek(key)
+    def record(self, kind: RecordKind[M], record_id: str) -> M | None:
+        """Return a pending record, shared; as `value`."""
+        held = self._overlay.record((kind, record_id))
+        return self._durable_record(kind, record_id) if held is None else cast("M | None", held[1])
 
-    async def _pending_value(self, key: bytes) -> bytes | None:
-        self._check_open()
-        await self._database.readable()
-        return self._peek(key)
+    def log_end(self, execution_id: str) -> int | None:
+        """Return the newest pending revision of a log that was lately written to; as `value`."""
+        return self._log_ends.get(execution_id)
+
+    def _durable_record(self, kind: RecordKind[M], record_id: str) -> M | None:
+        key = (kind, record_id)
+        known = self._recent.get(key)
+        if known is not None:
+            return cast("M", known)
+        value = self._database.peek(keys.record(kind, record_id))
+        if value is None:
+            return None
+        message = kind.message.FromString(value)
+        self._recent.put(key, message)
+        return message
 
     async def _walk(self, make: Callable[[Any], Generator[None, None, T]]) -> T:
         self._check_open()
@@ -291,22 +324,48 @@ class LevelDBStore:
 
 
 class _LevelDBReader:
-    """Point reads at one level of certainty, each of a fresh message."""
+    """Point reads at one level of certainty."""
 
-    def __init__(self, value: Callable[[bytes], Awaitable[bytes | None]]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        check_open: Callable[[], None],
+        value: Callable[[bytes], bytes | None],
+        record: Callable[[RecordKind[Any], str], Any],
+    ) -> None:
+        self._database = database
+        self._check_open = check_open
         self._value = value
+        self._record = record
+
+    async def shared(self, kind: RecordKind[M], record_id: str) -> M | None:
+        """Return the record, not to be changed, or None."""
+        await self._readable()
+        found: M | None = self._record(kind, record_id)
+        return found
 
     async def get(self, kind: RecordKind[M], record_id: str) -> M | None:
         """Return the record, or None."""
-        value = await self._value(keys.record(kind, record_id))
-        return None if value is None else kind.message.FromString(value)
+        found = await self.shared(kind, record_id)
+        if found is None:
+            return None
+        copy = kind.message()
+        copy.CopyFrom(found)
+        return copy
 
     async def holder(self, unique: Unique) -> str | None:
         """Return the id of the record that holds a name, or None when it is free."""
-        value = await self._value(keys.name(unique))
+        await self._readable()
+        value = self._value(keys.name(unique))
         return None if value is None else keys.decode_id(value)
 
     async def change(self, execution_id: str, revision: int) -> ExecutionChange | None:
         """Return one change of an execution's log, or None."""
-        value = await self._value(keys.change(execution_id, revision))
+        await self._readable()
+        value = self._value(keys.change(execution_id, revision))
         return None if value is None else ExecutionChange.FromString(value)
+
+    async def _readable(self) -> None:
+        self._check_open()
+        if not self._database.readable_now:
+            await self._database.readable()

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from runstream.storage import keys
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from runstream.storage.records import AnyKind
+    from runstream.storage.store import Transaction
 
 #: One change of the key space: a key and its new value, None to remove it.
 Write = tuple[bytes, bytes | None]
@@ -17,6 +25,8 @@ class Overlay:
 
     def __init__(self) -> None:
         self._writes: dict[bytes, tuple[int, bytes | None]] = {}
+        #: The records among them, decoded; None for one that is removed.
+        self._records: dict[tuple[AnyKind, str], tuple[int, Message | None]] = {}
         #: The index entries among them, by what `keys.entries` says, so that a count need not look
         #: at everything.
         self._entries: dict[bytes, set[bytes]] = {}
@@ -46,9 +56,28 @@ class Overlay:
                 if key.startswith(keys.ENTRY):
                     self._forget_entry(key)
 
+    def add_records(self, number: int, transaction: Transaction) -> None:
+        """Lay the records of transaction `number` over everything before."""
+        for key, message in transaction.puts.items():
+            self._records[key] = number, message
+        for key in transaction.deletes:
+            self._records[key] = number, None
+
+    def settle_records(self, number: int, transaction: Transaction) -> None:
+        """Forget the records of transaction `number`, which are on disk now."""
+        for key in (*transaction.puts, *transaction.deletes):
+            held = self._records.get(key)
+            if held is not None and held[0] == number:
+                del self._records[key]
+
+    def record(self, key: tuple[AnyKind, str]) -> tuple[int, Message | None] | None:
+        """Return the newest number and value of a record on its way to disk, or None when it is not."""
+        return self._records.get(key)
+
     def clear(self) -> None:
         """Forget everything."""
         self._writes.clear()
+        self._records.clear()
         self._entries.clear()
 
     def entries(self, prefix: bytes) -> tuple[set[bytes], set[bytes]]:

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=Message)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class RecordKind(Generic[M]):
-    """A kind of record: its name, its message, its revision (always 0 where it has none)."""
+    """A kind of record: its name, its message, its revision (always 0 where it has none). There is one of each."""
 
     name: str
     message: type[M]

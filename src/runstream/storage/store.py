@@ -9,13 +9,14 @@ is one atomic commit. There are two readers of one store:
   on it, so that two commands in flight see each other. What a command answers leaves only after its
   own commit, and with it everything it was decided on, is on disk.
 
-Threads: all methods are called on the event loop. Returned messages belong to the caller.
+Threads: all methods are called on the event loop. Returned messages belong to the caller, but for
+those that say that they are shared.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from runstream.model.errors import Aborted
 
@@ -78,8 +79,7 @@ class Query:
     range: Range = Range()
 
 
-@dataclass(frozen=True, slots=True)
-class Expectation:
+class Expectation(NamedTuple):
     """What must hold of a record for a commit: `revision` None means that it does not exist.
 
     ``ANY_REVISION`` means that it exists.
@@ -93,27 +93,35 @@ class Expectation:
 ANY_REVISION = -1
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Transaction:
     """What one commit does, gathered step by step.
 
     Messages given to it must not be changed afterwards.
     """
 
-    puts: dict[tuple[AnyKind, str], Any] = field(default_factory=dict)
-    deletes: set[tuple[AnyKind, str]] = field(default_factory=set)
-    added_terms: set[tuple[AnyKind, str, Term]] = field(default_factory=set)
-    removed_terms: set[tuple[AnyKind, str, Term]] = field(default_factory=set)
-    claims: dict[Unique, str] = field(default_factory=dict)
-    releases: set[Unique] = field(default_factory=set)
-    changes: list[ExecutionChange] = field(default_factory=list)
-    expectations: list[Expectation] = field(default_factory=list)
+    puts: dict[tuple[AnyKind, str], Any]
+    deletes: set[tuple[AnyKind, str]]
+    added_terms: set[tuple[AnyKind, str, Term]]
+    removed_terms: set[tuple[AnyKind, str, Term]]
+    claims: dict[Unique, str]
+    releases: set[Unique]
+    changes: list[ExecutionChange]
+    expectations: list[Expectation]
     #: Terms that nothing may be indexed under when it is committed.
-    unused: set[tuple[AnyKind, Term]] = field(default_factory=set)
+    unused: set[tuple[AnyKind, Term]]
     #: The value of `Store.epoch` when its state was first read. Revisions alone cannot tell that a
     #: failed write has undone what was read and that others have since come to the same number by
     #: another way.
-    epoch: int | None = None
+    epoch: int | None
+
+    def __init__(self, epoch: int | None = None) -> None:
+        # By hand: there is one for every command, and generated code with nine factories costs several times this.
+        self.puts, self.claims = {}, {}
+        self.deletes, self.added_terms, self.removed_terms = set(), set(), set()
+        self.releases, self.unused = set(), set()
+        self.changes, self.expectations = [], []
+        self.epoch = epoch
 
     def put(self, kind: RecordKind[M], record_id: str, message: M) -> None:
         """Store `message` under (`kind`, `record_id`), in place of what is there."""
@@ -192,6 +200,10 @@ class Reader(Protocol):
         """Return the record, or None."""
         ...
 
+    async def shared(self, kind: RecordKind[M], record_id: str) -> M | None:
+        """Return the record, or None, without a copy: others have the same message, and nobody may change it."""
+        ...
+
     async def holder(self, unique: Unique) -> str | None:
         """Return the id of the record that holds a name, or None when it is free."""
         ...
@@ -265,6 +277,12 @@ class Store(Protocol):
         It goes no further than `max_bytes` is passed. At least one is returned when there is one.
         Durable.
         """
+        ...
+
+    async def encoded_changes(
+        self, execution_id: str, *, after: int, limit: int, max_bytes: int
+    ) -> list[tuple[int, bytes]]:
+        """Return what `changes` returns as it is stored: the revision of each and its protobuf encoding."""
         ...
 
     async def expired(self, before_ms: int, *, limit: int) -> list[str]:

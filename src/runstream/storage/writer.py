@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -20,10 +21,9 @@ _BATCH_BYTES: Final = 4 << 20
 
 @dataclass(slots=True)
 class Accepted:
-    """A transaction on its way to disk, the epoch it was decided in, and who waits for it."""
+    """A transaction on its way to disk, and who waits for it."""
 
     number: int
-    epoch: int
     transaction: Transaction
     writes: list[Write]
     size: int
@@ -33,16 +33,13 @@ class Accepted:
 class Writer:
     """Takes accepted transactions in order and writes them in batches, each whole or not at all.
 
-    Group commit without a delay: a batch is what has queued up while the one before was synced.
-    `write` is called in the thread with the writes of a batch; `report` on the event loop with the
-    transactions of a batch and its error.
+    Group commit without a delay: a batch is what has queued up while the one before was synced, or in one turn of the
+    event loop when the disk is idle. `write` is called in the thread with the writes of a batch; `report` on the event
+    loop with the transactions of a batch and its error.
 
-    The rule of epochs: what is accepted has been decided upon everything accepted before. So when a
-    batch fails, nothing that was accepted after it may be written either. The thread remembers the
-    epoch of the failed batch and drops, without a report, whatever else arrives from that epoch or
-    an earlier one. The event loop, when it hears of the failure, fails all that it has accepted and
-    begins a new epoch; until it hears of it, it goes on accepting into the old one, which the
-    thread drops. Both ends agree without a lock.
+    The thread has one batch at a time, and is woken once for each: to wake it for every transaction costs more than
+    all else that is done for one. So when a batch fails, the event loop hears of it before anything else is handed
+    over, and drops what waits: that was decided upon the failed batch, and may not be written either.
     """
 
     def __init__(
@@ -54,52 +51,53 @@ class Writer:
         self._write = write
         self._report = report
         self._loop = asyncio.get_running_loop()
-        self._queue: queue.SimpleQueue[Accepted | None] = queue.SimpleQueue()
-        self._failed_epoch = -1
+        self._waiting: deque[Accepted] = deque()
+        #: Whether the thread has a batch, or will be given one at the end of this turn of the loop.
+        self._busy = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._queue: queue.SimpleQueue[list[Accepted] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="runstream-writer", daemon=True)
         self._thread.start()
 
     def send(self, accepted: Accepted) -> None:
-        """Hand over a transaction; it is written even if nobody waits for it any more."""
-        self._queue.put(accepted)
+        """Take a transaction; it is written even if nobody waits for it any more."""
+        self._waiting.append(accepted)
+        if not self._busy:
+            self._busy = True
+            self._idle.clear()
+            self._loop.call_soon(self._hand_over)
 
     async def stop(self) -> None:
         """Write what was sent, then end the thread; every report is in when this returns."""
+        await self._idle.wait()
         self._queue.put(None)
-        # The thread hands its last report to the event loop before it ends, so that one comes first.
         await asyncio.to_thread(self._thread.join)
 
+    def _hand_over(self) -> None:
+        """Give the thread what waits, up to a size; or know that it has nothing to do."""
+        batch, size = [], 0
+        while self._waiting and size < _BATCH_BYTES:
+            accepted = self._waiting.popleft()
+            batch.append(accepted)
+            size += accepted.size
+        if batch:
+            self._queue.put(batch)
+        else:
+            self._busy = False
+            self._idle.set()
+
+    def _hear(self, batch: list[Accepted], error: Exception | None) -> None:
+        """Go on with the next batch, so that the disk is not idle meanwhile, and report this one."""
+        if error is not None:
+            self._waiting.clear()
+        self._hand_over()
+        self._report(batch, error)
+
     def _run(self) -> None:
-        going_on = True
-        while going_on:
-            batch, going_on = self._gather()
-            batch = [accepted for accepted in batch if accepted.epoch > self._failed_epoch]
-            if not batch:
-                continue
+        while (batch := self._queue.get()) is not None:
             error = self._try(batch)
-            if error is not None:
-                self._failed_epoch = batch[-1].epoch
-            self._loop.call_soon_threadsafe(self._report, batch, error)
-
-    def _gather(self) -> tuple[list[Accepted], bool]:
-        """Wait for a transaction, then take along all that stand behind it.
-
-        Tell whether to go on afterwards.
-        """
-        first = self._queue.get()
-        if first is None:
-            return [], False
-        batch, size = [first], first.size
-        while size < _BATCH_BYTES:
-            try:
-                following = self._queue.get_nowait()
-            except queue.Empty:
-                break
-            if following is None:
-                return batch, False
-            batch.append(following)
-            size += following.size
-        return batch, True
+            self._loop.call_soon_threadsafe(self._hear, batch, error)
 
     def _try(self, batch: list[Accepted]) -> Exception | None:
         try:

@@ -78,7 +78,7 @@ class Gate:
         payload: bytes,
         caller: Caller,
         started: Callable[[], Awaitable[None]],
-    ) -> AsyncGenerator[Message, None]:
+    ) -> AsyncGenerator[Message | bytes, None]:
         """Serve a call with a stream of answers. Raises errors of our tree only."""
         await self._admit()
         with _logged(method, caller):

@@ -111,7 +111,7 @@ class GrpcServer:
             except RunstreamError as error:
                 return await _abort(context, error, caller.request_id)
 
-        async def stream(payload: bytes, context: Context) -> AsyncIterator[Message]:
+        async def stream(payload: bytes, context: Context) -> AsyncIterator[Message | bytes]:
             caller = self._gate.caller(_call(context))
 
             async def started() -> None:
@@ -130,8 +130,8 @@ class GrpcServer:
         return grpc.unary_unary_rpc_method_handler(unary, response_serializer=serialize)
 
 
-def _serialize(message: Message) -> bytes:
-    return message.SerializeToString()
+def _serialize(answer: Message | bytes) -> bytes:
+    return answer if isinstance(answer, bytes) else answer.SerializeToString()
 
 
 def _call(context: Context) -> Call:

@@ -46,7 +46,7 @@ class Method:
     #: A command validates its own request, as its first step.
     command: Callable[[Any, Caller], Awaitable[Message]] | None = None
     query: Callable[[Any], Awaitable[Message]] | None = None
-    stream: Callable[[Any, Callable[[], Awaitable[None]]], AsyncGenerator[Message, None]] | None = None
+    stream: Callable[[Any, Callable[[], Awaitable[None]]], AsyncGenerator[Message | bytes, None]] | None = None
 
     @property
     def path(self) -> str:

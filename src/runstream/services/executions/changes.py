@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from runstream.model.merge import Stamp, fold, merge_status, settle
+from runstream.model.merge import Stamp, fold, merge_basic, merge_status, settle
 from runstream.model.phases import is_terminal
 from runstream.model.times import to_rfc3339
-from runstream.model.views import LIST_FIELDS, basic_status
 from runstream.pipeline.steps import audit_update
 from runstream.services.executions.loading import Loaded
 from runstream.services.executions.parents import stage_in_parent
@@ -80,22 +79,25 @@ class StatusChange:
             loaded, status = await catch_up(context, self._folds, loaded, sequence)
         head = next_head(loaded)
         revise(head, delta)
-        replaced = sorted(set(replace))
+        replaced = sorted(set(replace)) if replace else []
         _fill_output_fields(context, loaded, delta, kept_reason="" if "reason" in replaced else loaded.reason)
-        audit_update(delta.audit.status_audit, context, event)
+        merge_basic(head.status, delta, replaced)
+        for audit in (head.status.audit, delta.audit):
+            audit_update(audit.status_audit, context, event)
         change = new_change(context, loaded, author)
         change.attempt = delta.attempt or change.attempt
-        stamp = Stamp(change.revision, change.attempt, to_rfc3339(context.now), supersedes)
         if status is not None:
+            stamp = Stamp(change.revision, change.attempt, to_rfc3339(context.now), supersedes)
             merge_status(status, delta, stamp, replaced)
             # Entries of the same id later in a delta merge into the earlier ones, so appending is enough.
             delta.MergeFrom(settle(status, delta.completed_at))
         change.status.CopyFrom(delta)
-        change.replace_mask.extend(replaced)
+        if replaced:
+            change.replace_mask.extend(replaced)
         change.supersedes = supersedes
         change.terminal = is_terminal(delta.phase)
-        head.may_have_open_items = head.may_have_open_items or reports_items(delta)
-        merge_status(head.status, basic_status(delta), stamp, [name for name in replaced if name not in LIST_FIELDS])
+        if not head.may_have_open_items:
+            head.may_have_open_items = reports_items(delta)
         _keep_books(loaded.head, head)
         stage_change(context, loaded, change, head)
         if head.parent_id:
@@ -138,7 +140,9 @@ async def catch_up(
 
 def reports_items(delta: AgentExecutionStatus) -> bool:
     """Tell whether a delta holds tool calls or sub-agents, which may be open."""
-    return bool(delta.tool_calls or delta.sub_agent_executions or any(message.tool_calls for message in delta.messages))
+    if delta.tool_calls or delta.sub_agent_executions:
+        return True
+    return bool(delta.messages) and any(message.tool_calls for message in delta.messages)
 
 
 def _has_moved_on(before: ExecutionHead, after: ExecutionHead) -> bool:

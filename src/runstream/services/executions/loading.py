@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runstream.model.errors import NotFound, not_found
 from runstream.pipeline.context import ContextKey
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
     from runstream.v1.resource_pb2 import ResourceView
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(NamedTuple):
     """An execution as a command sees it: its id and its head, not to be changed.
 
     The record is loaded apart, by `load_record`: most commands need none of it, and it may be large.
@@ -65,7 +63,7 @@ class LoadExecution:
 
 async def load(context: RequestContext[Any, Any], execution_id: str) -> Loaded:
     """Load an execution as a command sees it. NOT_FOUND."""
-    head = await context.get(EXECUTION_HEAD, execution_id)
+    head = await context.shared(EXECUTION_HEAD, execution_id)
     if head is None:
         raise not_found("AGENT_EXECUTION", execution_id)
     return Loaded(execution_id, head)

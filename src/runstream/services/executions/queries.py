@@ -12,6 +12,7 @@ from runstream.services.resource_types import (
     EXECUTIONS,
     SESSIONS,
     agent_term,
+    is_under,
     phase_term,
     session_term,
 )
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
 
     from runstream.services.wiring import Wiring
-    from runstream.storage.store import Term
     from runstream.v1.agent_execution_service_pb2 import (
         GetAgentExecutionRequest,
         ListAgentExecutionsBySessionRequest,
@@ -93,8 +93,7 @@ def matches(query: Query, execution: AgentExecution) -> bool:
     start, stop = query.range.start, query.range.stop
     if (start is not None and created < start) or (stop is not None and created >= stop):
         return False
-    terms: frozenset[Term] = EXECUTIONS.terms(execution)
-    return all(any(term in terms for term in group) for group in query.all_of)
+    return all(any(is_under(execution, term) for term in group) for group in query.all_of)
 
 
 def _range_of(request: ListAgentExecutionsRequest) -> Range:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from runstream.model.times import to_timestamp
 from runstream.pipeline.context import SYSTEM
 from runstream.services.resource_types import status_terms
 from runstream.storage.records import AGENT_EXECUTION, EXECUTION_HEAD, EXECUTION_SECRETS
@@ -32,7 +31,7 @@ def new_change(context: RequestContext[Any, Any], loaded: Loaded, author: Change
     return ExecutionChange(
         execution_id=loaded.id,
         revision=loaded.head.revision + 1,
-        change_time=to_timestamp(context.now),
+        change_time=context.timestamp,
         attempt=loaded.head.status.attempt,
         author=author,
     )
@@ -59,12 +58,9 @@ def stage_change(
         transaction.expect(EXECUTION_HEAD, loaded.id, loaded.head.revision)
     transaction.append(change)
     transaction.put(EXECUTION_HEAD, loaded.id, head)
-    transaction.index(
-        AGENT_EXECUTION,
-        loaded.id,
-        before=status_terms(loaded.head.status),
-        after=status_terms(head.status),
-    )
+    before, after = loaded.head.status, head.status
+    if before.phase != after.phase or before.control.action != after.control.action:
+        transaction.index(AGENT_EXECUTION, loaded.id, before=status_terms(before), after=status_terms(after))
     # One that failed can be recovered, and will need them.
     if change.terminal and head.status.phase != EXECUTION_FAILED:
         transaction.delete(EXECUTION_SECRETS, loaded.id)

@@ -1,4 +1,4 @@
-"""The streams of executions: each follows the log from the caller's cursor."""
+"""The streams of executions: each follows the log from the caller's cursor. What many may follow comes encoded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from runstream.services.wiring import Wiring
-    from runstream.v1.agent_execution_pb2 import AgentExecution, ExecutionChange
+    from runstream.v1.agent_execution_pb2 import AgentExecution
     from runstream.v1.agent_execution_service_pb2 import (
         ListAgentExecutionsRequest,
         SubscribeAgentExecutionRequest,
@@ -27,13 +27,13 @@ class AgentExecutionStreams:
 
     def subscribe(
         self, request: SubscribeAgentExecutionRequest, started: Callable[[], Awaitable[None]]
-    ) -> AsyncGenerator[AgentExecution, None]:
+    ) -> AsyncGenerator[bytes, None]:
         """Yield the state now, unless the caller has it, then newer states; end after the terminal one."""
         return self._follower.states(request.value, request.after_revision, request.view, started)
 
     def watch(
         self, request: WatchAgentExecutionRequest, started: Callable[[], Awaitable[None]]
-    ) -> AsyncGenerator[ExecutionChange, None]:
+    ) -> AsyncGenerator[bytes, None]:
         """Yield every change after the cursor, exactly once and in order; end after the terminal one."""
         return self._follower.changes(
             request.execution_id, request.after_revision, from_snapshot=request.from_snapshot, started=started

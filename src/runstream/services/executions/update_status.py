@@ -40,6 +40,8 @@ class CheckReplaceMask:
 
     async def __call__(self, context: StatusContext) -> None:
         """Compare the paths with the fields that can be replaced."""
+        if not context.request.HasField("replace_mask"):
+            return
         parts = sorted(set(context.request.replace_mask.paths) - REPLACEABLE_FIELDS)
         if parts:
             told = f"must name whole fields, not {', '.join(parts)}"
@@ -116,7 +118,7 @@ class StageStatus:
             loaded,
             delta,
             author=CHANGE_AUTHOR_RUNNER,
-            replace=request.replace_mask.paths,
+            replace=request.replace_mask.paths if request.HasField("replace_mask") else (),
             sequence=request.sequence,
             revise=partial(_revise, request, context.now),
         )
@@ -128,7 +130,8 @@ def _revise(
     """Count the sequence, and keep what people have decided meanwhile."""
     if request.sequence:
         head.last_sequence, head.sequence_attempt = request.sequence, request.attempt
-    note_approvals(head, delta, now, replaced="tool_calls" in request.replace_mask.paths)
+    if delta.tool_calls or head.approvals:
+        note_approvals(head, delta, now, replaced="tool_calls" in request.replace_mask.paths)
     if delta.phase == EXECUTION_PAUSED and head.pause_withdrawn:
         delta.phase, head.resume = EXECUTION_PENDING, True
 
