@@ -27,7 +27,7 @@ A = TypeVar("A", bound=Message)
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """The store and what reads it, the feed, the clock, the id source, and who is told of step times."""
+    """The store and what reads it, the feed, the clock, the id source, and who wants to know step times, if anybody."""
 
     store: Store
     folds: Folds
@@ -36,7 +36,7 @@ class Wiring:
     follower: Follower
     ids: IdSource
     clock: Clock
-    observe: StepObserver
+    observe: StepObserver | None
     #: How long a runner has to comply with a cancel, in seconds.
     cancel_grace: float
     #: How many levels of sub-executions may stand below an execution of no parent.

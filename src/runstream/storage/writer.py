@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from runstream.storage.write_counts import WriteCounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -56,6 +59,7 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[Accepted | None] = queue.SimpleQueue()
         self._failed_epoch = -1
+        self.counts = WriteCounts()
         self._thread = threading.Thread(target=self._run, name="runstream-writer", daemon=True)
         self._thread.start()
 
@@ -76,8 +80,13 @@ class Writer:
             batch = [accepted for accepted in batch if accepted.epoch > self._failed_epoch]
             if not batch:
                 continue
+            begun = time.perf_counter()
             error = self._try(batch)
-            if error is not None:
+            if error is None:
+                sizes = [accepted.size for accepted in batch if accepted.writes]
+                self.counts.note_batch(sizes, time.perf_counter() - begun)
+            else:
+                self.counts.failures += 1
                 self._failed_epoch = batch[-1].epoch
             self._loop.call_soon_threadsafe(self._report, batch, error)
 
