@@ -80,8 +80,12 @@ class Settings(BaseSettings):
     def _check_otlp(cls, value: str | None) -> str | None:
         if value is None:
             return None
-        url = urlsplit(value)
-        if url.scheme not in ("http", "https") or not url.hostname:
+        try:
+            url = urlsplit(value)
+            known = url.scheme in ("http", "https") and bool(url.hostname)
+        except ValueError:
+            known = False
+        if not known:
             raise ValueError(f"must be a URL, as in http://localhost:4317, not {value!r}")
         return value
 
