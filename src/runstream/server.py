@@ -167,9 +167,6 @@ class Server:
         from runstream.metrics.publishing import Publishing  # noqa: PLC0415
 
         phases = PhaseCounts(self._store)
-        self._store.on_commit(phases.on_commit)
-        self._tasks.append(asyncio.create_task(phases.count(), name="PhaseCounts"))
-        await asyncio.sleep(0)  # the counts are of now
         rooms = (self._store, self._folds, self._hub, self._dispatcher)
         sources = Sources(self._methods, self.step_times, *rooms, phases, self._purger, self._settings.data)
         self._publishing = Publishing(sources, self._clock)
@@ -178,6 +175,9 @@ class Server:
             self.metrics_address = await self._publishing.serve(self._settings.metrics)
         if self._settings.otlp is not None:
             self._publishing.push(self._settings.otlp, self.address)
+        self._store.on_commit(phases.on_commit)
+        self._keep(phases.begin())
+        await asyncio.sleep(0)  # the counts are of now
 
     async def _resume(self) -> None:
         """Take up what an earlier process left."""
@@ -212,10 +212,12 @@ class Server:
             self._purger,
             self._expiry,
         )
-        for chore in chores:
-            task = asyncio.create_task(chore.run(), name=type(chore).__name__)
+        self._keep([asyncio.create_task(chore.run(), name=type(chore).__name__) for chore in chores])
+
+    def _keep(self, tasks: list[asyncio.Task[None]]) -> None:
+        for task in tasks:
             task.add_done_callback(_tell_if_broken)
-            self._tasks.append(task)
+        self._tasks += tasks
 
     def _purge_deleted(self, transaction: Transaction) -> None:
         for kind, execution_id in transaction.puts:

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+
 from runstream.v1.agent_execution_pb2 import EXECUTION_COMPLETED, EXECUTION_IN_PROGRESS, ExecutionChange
 from runstream.v1.agent_execution_service_pb2 import (
     GetAgentExecutionRequest,
@@ -275,6 +277,16 @@ async def test_the_table_of_metrics_is_whole(tmp_path: Path) -> None:
         samples = page.families[name.removesuffix("_total") if name not in page.families else name].samples
         used = {label for sample in samples for label in sample.labels} - {"le"}
         assert used == set(re.findall(r"`(\w+)`", labels)) or not samples, name
+
+
+def test_alerts_ask_for_what_there_is() -> None:
+    """The examples are YAML, and every metric in them stands in the table."""
+    text = OPERATIONS.read_text()
+    blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert [list(yaml.safe_load(block)) for block in blocks] == [["scrape_configs"], ["groups"]]
+    known = set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
+    asked = set(re.findall(r"\b(?:runstream|process)_\w+", "".join(blocks)))
+    assert {name.removesuffix("_bucket") for name in asked} <= known
 
 
 def told_name(name: str, kind: str) -> str:

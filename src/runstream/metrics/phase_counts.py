@@ -53,12 +53,12 @@ class PhaseCounts:
             if phase is not None:
                 self._live[phase] -= 1
 
-    async def count(self) -> None:
-        """Add what is on disk already. Called before anything is committed, with the listener in its place.
+    def begin(self) -> list[asyncio.Task[None]]:
+        """Begin to add what is on disk already; before anything is committed, with the listener in its place.
 
-        Each count is one of the moment when it began: it may go on in a thread while commits come in.
+        Each count is one of the moment when its task has had a first turn; then it goes on while commits come in.
         """
-        await asyncio.gather(*(self._count(phase) for phase in LIVE))
+        return [asyncio.create_task(self._count(phase), name="PhaseCounts") for phase in LIVE]
 
     async def _count(self, phase: ExecutionPhase.ValueType) -> None:
         self._live[phase] += await self._store.count(AGENT_EXECUTION, phase_term(phase), limit=_NO_LIMIT)
