@@ -98,14 +98,21 @@ async def test_a_server_that_cannot_start_leaves_no_task_behind(tmp_path: Path) 
 
 
 async def test_the_steps_of_commands_are_timed(tmp_path: Path) -> None:
-    """A server that logs for debugging knows how often each step of each command ran, and how long it took in all."""
-    async with serving(tmp_path / "data", log_level="debug") as running:
+    """A server that is measured knows how often each step of each command ran, and how long it took in all."""
+    async with serving(tmp_path / "data", metrics="127.0.0.1:0") as running:
         for name in ("one", "two"):
             await an_agent(running.client, name)
         totals = running.server.step_times.totals()
     assert totals["Agent.Create", "Persist"].runs == 2
     assert totals["Agent.Create", "Persist"].seconds > 0
     assert ("Agent.Update", "Persist") not in totals
+
+
+async def test_what_nobody_reads_is_not_timed(tmp_path: Path) -> None:
+    """Without metrics and without the debug log no step is timed."""
+    async with serving(tmp_path / "data") as running:
+        await an_agent(running.client)
+        assert running.server.step_times.totals() == {}
 
 
 async def log_of_a_fault(data: Path, log_format: str) -> list[str]:

@@ -16,7 +16,7 @@ from runstream.settings import Settings, load_settings
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no setting of the machine's reach a test."""
     for name in os.environ:
-        if name.startswith("RUNSTREAM_"):
+        if name.startswith(("RUNSTREAM_", "OTEL_")):
             monkeypatch.delenv(name)
 
 
@@ -125,6 +125,48 @@ def test_an_address_that_others_can_reach_needs_tls_or_consent(listen: str, tmp_
     assert not load_settings(None, listen=listen, allow_plaintext_network=True).loopback
     pem = tmp_path / "x.pem"
     assert load_settings(None, listen=listen, tls_cert=pem, tls_key=pem).tls_cert == pem
+
+
+@pytest.mark.parametrize("metrics", ["", "9464", ":9464", "localhost:x", "localhost:65536"])
+def test_an_address_of_metrics_that_is_none_is_refused(metrics: str) -> None:
+    """It is a host and a port, as the address of the API is; any host will do, since no data of users is shown."""
+    assert "metrics" in (told := refused(metrics=metrics))
+    assert "must be HOST:PORT" in told
+    assert load_settings(None, metrics="0.0.0.0:9464").metrics == "0.0.0.0:9464"
+    assert load_settings(None).metrics is None
+
+
+@pytest.mark.parametrize("otlp", ["", "localhost:4317", "grpc://localhost:4317", "http://", "ftp://x", "http://["])
+def test_a_collector_that_is_no_url_is_refused(otlp: str) -> None:
+    """A collector is named by a URL whose scheme says whether it is TLS."""
+    assert "must be a URL, as in http://localhost:4317" in refused(otlp=otlp)
+    assert load_settings(None, otlp="https://collector:4317").otlp == "https://collector:4317"
+
+
+def test_the_collector_of_the_environment_counts_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variables of OpenTelemetry name a collector where no setting does, that of metrics before that of all."""
+    assert not load_settings(None).measured
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://all:4317")
+    assert load_settings(None).otlp == "http://all:4317"
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://metrics:4317")
+    assert load_settings(None).otlp == "http://metrics:4317"
+    config = tmp_path / "runstream.toml"
+    config.write_text('otlp = "http://file:4317"\n')
+    assert load_settings(config).otlp == "http://file:4317"
+    monkeypatch.setenv("RUNSTREAM_OTLP", "http://ours:4317")
+    assert load_settings(config).otlp == "http://ours:4317"
+    assert load_settings(config, otlp="http://flag:4317").otlp == "http://flag:4317"
+
+
+@pytest.mark.parametrize(("name", "value"), [("OTEL_METRICS_EXPORTER", "none"), ("OTEL_SDK_DISABLED", "TRUE")])
+def test_what_turns_open_telemetry_off_turns_its_collector_off(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The standard switches hold for the standard endpoint, and not for one that was set for this server."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://all:4317")
+    monkeypatch.setenv(name, value)
+    assert load_settings(None).otlp is None
+    assert load_settings(None, otlp="http://flag:4317").otlp == "http://flag:4317"
 
 
 def test_half_of_a_certificate_is_refused(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import os
 import secrets
 import signal
 import sys
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ from runstream.services.agent_instances import AgentInstanceCommands, AgentInsta
 from runstream.services.agents import AgentCommands, AgentQueries
 from runstream.services.executions.approval_timers import ApprovalTimers
 from runstream.services.executions.cancel import CancelGrace
+from runstream.services.executions.chronicle import Chronicle
 from runstream.services.executions.commands import AgentExecutionCommands
 from runstream.services.executions.controls import AgentExecutionControls
 from runstream.services.executions.leasing import ExecutionLeasing
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from runstream.metrics.publishing import Publishing
     from runstream.model.clock import Clock
     from runstream.settings import Settings
     from runstream.storage.store import Store, Transaction
@@ -78,7 +81,7 @@ class Server:
         self._folds = Folds(store, max_bytes=settings.fold_cache_bytes)
         self._purger = Purger(store, clock)
         self._ids = IdSource(lambda: to_millis(clock.now()), secrets.token_bytes)
-        self.step_times = StepTimes()
+        self.step_times = StepTimes(verbose=settings.verbose)
         self._wiring = self._wire()
         self._commands = AgentExecutionCommands(self._wiring)
         self._controls = AgentExecutionControls(self._wiring)
@@ -101,35 +104,41 @@ class Server:
             Assignments(self._wiring, self._time_limits.remaining),
             settings.lease_duration,
         )
-        self._gate = Gate(_request_ids())
-        self._grpc = GrpcServer(
-            self._gate,
-            bind_methods(self._servers()),
-            max_message_bytes=settings.max_message_bytes,
-        )
+        self._gate = Gate(_request_ids(), verbose=settings.verbose)
+        self._methods = bind_methods(self._servers())
+        self._grpc = GrpcServer(self._gate, self._methods, max_message_bytes=settings.max_message_bytes)
+        self._publishing: Publishing | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self.port = 0
+        #: Where the page of the metrics is, as host:port; empty when there is none.
+        self.metrics_address = ""
 
     @classmethod
     async def start(cls, settings: Settings, clock: Clock | None = None) -> Server:
         """Open the data folder, take up what an earlier process left, bind the address and serve.
 
-        Raises `DataFolderError` when the folder cannot be used, OSError when the address or a TLS file cannot.
+        Raises `DataFolderError` when the folder cannot be used, OSError when an address or a TLS file cannot,
+        `ExtraMissing` when metrics are to be pushed and what does it is not installed.
         """
         credentials = _credentials(settings)
+        if settings.otlp is not None:
+            from runstream.metrics.publishing import check_otlp  # noqa: PLC0415  # loaded where it is asked for
+
+            check_otlp(settings.otlp)
         since = datetime.now(UTC).isoformat(timespec="seconds")
         owner = {"address": settings.listen, "since": since}
         store = LevelDBStore.open(settings.data, owner=owner)
-        try:
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(store.close)
             server = cls(settings, store, clock or SystemClock())
             server.port = server._grpc.listen(settings.listen, credentials)
             if server.address != settings.listen:
                 store.announce(owner | {"address": server.address})
+            if settings.measured:
+                await server._publish(undo)
             await server._resume()
             await server._grpc.start()
-        except BaseException:
-            await store.close()
-            raise
+            undo.pop_all()
         server._let_time_pass()
         return server
 
@@ -148,8 +157,30 @@ class Server:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._publishing is not None:
+            await self._publishing.stop()
         await self._folds.close()
         await self._store.close()
+
+    async def _publish(self, undo: AsyncExitStack) -> None:
+        """Begin to publish what is measured; before `_resume`, so that no commit goes uncounted."""
+        # Loaded here, since a server that nobody watches does not need it.
+        from runstream.metrics.families import Sources  # noqa: PLC0415
+        from runstream.metrics.phase_counts import PhaseCounts  # noqa: PLC0415
+        from runstream.metrics.publishing import Publishing  # noqa: PLC0415
+
+        phases = PhaseCounts(self._store)
+        rooms = (self._store, self._folds, self._hub, self._dispatcher)
+        sources = Sources(self._methods, self.step_times, *rooms, phases, self._purger, self._settings.data)
+        self._publishing = Publishing(sources, self._clock)
+        undo.push_async_callback(self._publishing.stop)
+        if self._settings.metrics is not None:
+            self.metrics_address = await self._publishing.serve(self._settings.metrics)
+        if self._settings.otlp is not None:
+            self._publishing.push(self._settings.otlp, self.address)
+        self._store.on_commit(phases.on_commit)
+        self._keep(phases.begin())
+        await asyncio.sleep(0)  # the counts are of now
 
     async def _resume(self) -> None:
         """Take up what an earlier process left."""
@@ -166,6 +197,7 @@ class Server:
         self._store.on_commit(self._tree.on_commit)
         self._store.on_commit(self._dispatcher.on_commit)
         self._store.on_commit(self._purge_deleted)
+        self._store.on_commit(Chronicle().on_commit)
         await self._grace.resume()
         await self._approvals.resume()
         await self._time_limits.resume()
@@ -183,10 +215,12 @@ class Server:
             self._purger,
             self._expiry,
         )
-        for chore in chores:
-            task = asyncio.create_task(chore.run(), name=type(chore).__name__)
+        self._keep([asyncio.create_task(chore.run(), name=type(chore).__name__) for chore in chores])
+
+    def _keep(self, tasks: list[asyncio.Task[None]]) -> None:
+        for task in tasks:
             task.add_done_callback(_tell_if_broken)
-            self._tasks.append(task)
+        self._tasks += tasks
 
     def _purge_deleted(self, transaction: Transaction) -> None:
         for kind, execution_id in transaction.puts:
@@ -203,7 +237,7 @@ class Server:
             follower=Follower(self._store, executions, self._hub, recency),
             ids=self._ids,
             clock=self._clock,
-            observe=self.step_times if self._settings.log_level == "debug" else None,
+            observe=self.step_times if self._settings.measured or self._settings.verbose else None,
             cancel_grace=self._settings.cancel_grace,
             max_depth=self._settings.max_depth,
         )
@@ -262,6 +296,10 @@ async def _serve(settings: Settings) -> None:
     print(f"runstream is listening on {server.address}", file=sys.stderr, flush=True)  # noqa: T201
     if not settings.loopback and settings.tls_cert is None:
         _LOG.warning("plaintext", told="anyone on the network can read and change everything")
+    if server.metrics_address:
+        _LOG.info("metrics", url=f"http://{server.metrics_address}/metrics", told="how much is done here, not what")
+    if settings.otlp is not None:
+        _LOG.info("metrics_pushed", to=settings.otlp)
     await stopping.wait()
     _LOG.info("draining", seconds=settings.drain_timeout)
     await server.stop()
@@ -314,7 +352,7 @@ def configure_logging(settings: Settings) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=processors,
+            foreign_pre_chain=[*processors, structlog.stdlib.ExtraAdder(["execution_id", "revision"])],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -51,17 +54,39 @@ class Settings(BaseSettings):
         10.0, ge=0, le=3_600, description="Seconds that running calls have to end at shutdown."
     )
     fold_cache_bytes: int = Field(64 * _MIB, ge=0, description="Memory for folded states of live executions, in bytes.")
+    metrics: str | None = Field(
+        None,
+        description="Address to serve metrics for Prometheus on, HOST:PORT, at /metrics in plain text; port 0 chooses"
+        " one. They tell how much is done, nothing of what.",
+    )
+    otlp: str | None = Field(None, description="URL of an OpenTelemetry collector that metrics are pushed to, by gRPC.")
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="Console for people, JSON for machines; auto chooses by the terminal."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
 
-    @field_validator("listen")
+    @field_validator("listen", "metrics")
     @classmethod
-    def _check_listen(cls, value: str) -> str:
+    def _check_address(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
         host, _, port = value.rpartition(":")
         if not host or not port.isdigit() or int(port) > 65_535:  # noqa: PLR2004  # the largest port
             raise ValueError(f"must be HOST:PORT, as in 127.0.0.1:7400 or [::1]:7400, not {value!r}")
+        return value
+
+    @field_validator("otlp")
+    @classmethod
+    def _check_otlp(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            url = urlsplit(value)
+            known = url.scheme in ("http", "https") and bool(url.hostname)
+        except ValueError:
+            known = False
+        if not known:
+            raise ValueError(f"must be a URL, as in http://localhost:4317, not {value!r}")
         return value
 
     @model_validator(mode="after")
@@ -76,6 +101,16 @@ class Settings(BaseSettings):
                 " allow_plaintext_network that anyone on the way may read and change everything, secrets included"
             )
         return self
+
+    @property
+    def measured(self) -> bool:
+        """Whether anybody is to get metrics."""
+        return self.metrics is not None or self.otlp is not None
+
+    @property
+    def verbose(self) -> bool:
+        """Whether every call and every step is logged."""
+        return self.log_level == "debug"
 
     @property
     def loopback(self) -> bool:
@@ -97,11 +132,11 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Put flags before the environment, and the environment before the file."""
+        """Put flags before the environment, the environment before the file, and what others use last."""
         _ = dotenv_settings, file_secret_settings
         file = cls.model_config.get("toml_file")
-        sources = (init_settings, env_settings)
-        return (*sources, TomlConfigSettingsSource(settings_cls)) if file else sources
+        files = (TomlConfigSettingsSource(settings_cls),) if file else ()
+        return (init_settings, env_settings, *files, InitSettingsSource(settings_cls, _of_open_telemetry()))
 
 
 def load_settings(config: Path | None, **flags: Any) -> Settings:  # noqa: ANN401  # a flag of any type
@@ -117,6 +152,16 @@ def load_settings(config: Path | None, **flags: Any) -> Settings:  # noqa: ANN40
         model_config = SettingsConfigDict(toml_file=config)
 
     return FileSettings(**_given(flags))
+
+
+def _of_open_telemetry() -> dict[str, Any]:
+    """Take the collector that the variables of OpenTelemetry name for every program of this environment."""
+    on = os.environ.get("OTEL_METRICS_EXPORTER", "otlp") == "otlp"
+    if not on or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return {}
+    names = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    endpoint = next((value for name in names if (value := os.environ.get(name))), None)
+    return {} if endpoint is None else {"otlp": endpoint}
 
 
 def _given(flags: dict[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,8 @@ def test_wrong_settings_are_told(cli: CommandLine, tmp_path: Path) -> None:
     assert refused.code == 2
     assert refused.err.startswith("error: listen: must be HOST:PORT")
     assert cli("serve", "--log-level", "loud").code == 2
+    assert cli("serve", "--metrics", "9464").err.startswith("error: metrics: must be HOST:PORT")
+    assert cli("serve", "--otlp", "localhost").err.startswith("error: otlp: must be a URL")
     assert cli("serve", "--config", str(tmp_path / "missing.toml")).code == 2
     file = tmp_path / "bad.toml"
     file.write_text("nonsense = 1\n[")

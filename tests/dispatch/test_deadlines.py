@@ -167,7 +167,7 @@ async def test_a_failed_call_is_tried_again_and_holds_nobody_up(clock: FakeClock
             clock.advance(RETRY_SECONDS)
             await deadlines.run_due()
     assert due.names.count("bad") == 3
-    assert [(log["event"], log["name"]) for log in logs] == [("deadline_failed", "bad")] * 2
+    assert [(log["event"], log["name"], log["execution_id"]) for log in logs] == [("deadline_failed", "bad", "bad")] * 2
     assert len(deadlines) == 0
 
 

@@ -166,6 +166,7 @@ async def test_a_purge_that_fails_rests_and_is_tried_again(tmp_path: Path, clock
                 clock.advance(RETRY_SECONDS)
             await commits.removed(execution_id(1))
     assert [log["event"] for log in logs] == ["purge_failed"] * 2
+    assert all(log["execution_id"].startswith("aex_") for log in logs)
     assert await left(store) == {}
     await store.close()
 

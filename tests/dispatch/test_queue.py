@@ -286,3 +286,25 @@ def test_every_parked_execution_can_come_back_at_once() -> None:
     assert queue.take(anybody, lambda _: True) is None
     queue.unpark("ses", every=True)
     assert take_all(queue) == ["a", "b", "c"]
+
+
+def test_the_longest_wait_is_of_the_one_that_is_queued_longest() -> None:
+    """Its time runs from when it was queued, parked or ready; one that is queued again begins anew."""
+    now = [100.0]
+    queue = Queue(lambda: now[0])
+    assert queue.longest_wait == 0
+    for name in "ba":
+        queue.add(Candidate(name, "agt", "ses"))
+        now[0] += 10
+    assert queue.longest_wait == 20
+    assert queue.take(anybody, lambda _: True) is None
+    assert queue.longest_wait == 20
+    queue.discard("b")
+    assert queue.longest_wait == 10
+    queue.add(Candidate("b", "agt", ""))
+    assert queue.take(anybody, never_busy) == Candidate("a", "agt", "ses")
+    assert queue.longest_wait == 0
+    now[0] += 3
+    assert queue.longest_wait == 3
+    queue.discard("b")
+    assert queue.longest_wait == 0

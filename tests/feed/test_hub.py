@@ -106,6 +106,31 @@ async def test_a_commit_after_closing_does_not_open_the_hub_again() -> None:
             wake.clear()
 
 
+def test_a_reader_counts_how_far_it_was_behind_when_it_comes_back() -> None:
+    """Each return counts the commits since the one before; a return without a commit counts nothing."""
+    hub = Hub()
+    with hub.listen("one") as wake:
+        for commits in (0, 1, 7, 0, 300):
+            for _ in range(commits):
+                hub.wake("one")
+            wake.clear()
+        assert (sum(hub.lag.counts), hub.lag.sum) == (3, 308)
+        assert hub.wakes == 308
+
+
+def test_the_slowest_reader_is_known_while_it_is_away() -> None:
+    """Of all readers of all topics, the one that has missed most tells how far behind readers are."""
+    hub = Hub()
+    assert hub.slowest == 0
+    with hub.listen("one") as quick, hub.listen("one"), hub.listen("two"):
+        for _ in range(5):
+            hub.wake("one")
+            quick.clear()
+        hub.wake("two")
+        assert hub.slowest == 5
+    assert hub.slowest == 0
+
+
 async def _would_wait(wake: Wake) -> bool:
     """Tell whether a wait would not return at once."""
     waiting = asyncio.create_task(wake.wait())

@@ -18,6 +18,8 @@ from runstream.v1.resource_pb2 import ResourceId
 from tests.clock import FakeClock
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runstream.pipeline.engine import Step
     from runstream.storage.leveldb import LevelDBStore
 
@@ -35,10 +37,14 @@ class Times:
         self.measured: list[tuple[str, str]] = []
         self.seconds: list[float] = []
 
-    def __call__(self, pipeline: str, step: str, seconds: float) -> None:
-        """Take one measurement."""
-        self.measured.append((pipeline, step))
-        self.seconds.append(seconds)
+    def __call__(self, pipeline: str, step: str) -> Callable[[float], None]:
+        """Return what takes the measurements of one step."""
+
+        def note(seconds: float) -> None:
+            self.measured.append((pipeline, step))
+            self.seconds.append(seconds)
+
+        return note
 
 
 def pipeline(store: LevelDBStore, *steps: Step[ResourceId, Agent, Agent], times: Times | None = None) -> Any:  # noqa: ANN401

@@ -90,6 +90,9 @@ async def main():
             revisions[number] += 1
         await same(store)
         assert len(heard) == sum(revisions)
+        counts = store.write_counts
+        assert counts.commits == sum(revisions)
+        assert counts.recoveries == rounds + 1 <= counts.failures
     await store.close()
     store = LevelDBStore.open(FOLDER / "data", owner={})
     await same(store)

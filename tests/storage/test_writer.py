@@ -72,6 +72,31 @@ async def test_what_is_sent_in_one_turn_of_the_loop_is_written_together() -> Non
     assert disk.batches == [[b"0", b"1", b"2"]]
 
 
+async def test_batches_are_counted_when_they_are_on_disk() -> None:
+    """Transactions, bytes and batches count once they are written; a failed batch, and one that only waits, do not."""
+    disk = Disk()
+    disk.leave.set()
+    writer = Writer(disk.write, disk.report)
+    disk.fails = True
+    writer.send(accepted(0))
+    await disk.reported.wait()
+    disk.fails = False
+    disk.leave.clear()
+    disk.begun.clear()
+    writer.send(accepted(1))
+    await asyncio.to_thread(disk.begun.wait)
+    writer.send(accepted(2))
+    writer.send(accepted(3, size=20))
+    barrier = accepted(4, size=0)
+    barrier.writes.clear()
+    writer.send(barrier)
+    disk.leave.set()
+    await writer.stop()
+    counts = writer.counts
+    assert (counts.commits, counts.bytes, counts.failures) == (3, 40, 1)
+    assert (sum(counts.batches.counts), counts.batches.sum, sum(counts.seconds.counts)) == (2, 3, 2)
+
+
 async def test_nothing_decided_upon_a_failed_batch_is_written() -> None:
     """After a failure everything that waited is dropped unreported; what is decided after it is written."""
     disk = Disk()

@@ -13,6 +13,7 @@ from runstream.cli.plain_text import clean
 
 _TLS = "TLS"
 _LOG = "Logging"
+_METRICS = "Metrics"
 
 
 class LogFormat(StrEnum):
@@ -97,6 +98,22 @@ def serve(  # noqa: PLR0913 — one parameter per setting
             rich_help_panel=_TLS,
         ),
     ] = False,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Serve metrics for Prometheus here, at /metrics, in plain text: how much is done, nothing of what.",
+            rich_help_panel=_METRICS,
+        ),
+    ] = None,
+    otlp: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Push metrics to an OpenTelemetry collector, as http://localhost:4317. Needs runstream\\[otlp].",
+            rich_help_panel=_METRICS,
+        ),
+    ] = None,
     log_format: Annotated[
         LogFormat | None,
         typer.Option(help="auto: console on a terminal, else json.", rich_help_panel=_LOG),
@@ -128,6 +145,8 @@ def serve(  # noqa: PLR0913 — one parameter per setting
             lease_duration=lease_duration,
             retry_backoff=retry_backoff,
             drain_timeout=drain_timeout,
+            metrics=metrics,
+            otlp=otlp,
             log_format=log_format and log_format.value,
             log_level=log_level and log_level.value,
         )

@@ -30,9 +30,11 @@ _SLACK = 64
 class Deadlines:
     """A set of names that fall due."""
 
-    def __init__(self, clock: Clock, due: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(self, clock: Clock, due: Callable[[str], Awaitable[None]], *, of: str = "execution_id") -> None:
+        """Take the clock, what is called with a name that is due, and what its first word is, for the log."""
         self._clock = clock
         self._due = due
+        self._of = of
         self._times: dict[str, float] = {}
         self._heap: list[tuple[float, str]] = []
         self._calls: dict[str, asyncio.Task[None]] = {}
@@ -105,7 +107,7 @@ class Deadlines:
         try:
             await self._due(name)
         except Exception:  # noqa: BLE001  # whatever it was, the others must get their turn
-            _LOG.exception("deadline_failed", name=name)
+            _LOG.exception("deadline_failed", name=name, **{self._of: name.partition(" ")[0]})
             failed = True
         finally:
             del self._calls[name]

@@ -16,6 +16,7 @@ import structlog
 from runstream.dispatch.agent_rules import rules_of
 from runstream.dispatch.backoff import backoff_seconds
 from runstream.dispatch.deadlines import RETRY_SECONDS, Deadlines
+from runstream.dispatch.dispatch_counts import DispatchCounts
 from runstream.dispatch.occupancy import Occupancy
 from runstream.dispatch.queue import Candidate, Queue
 from runstream.dispatch.runners import Offers, Runners
@@ -81,10 +82,11 @@ class Dispatcher:
         self._backoff = backoff
         self._random = random
         self.runners = Runners(clock, lease_seconds)
-        self._queue = Queue()
+        self.counts = DispatchCounts()
+        self._queue = Queue(clock.monotonic)
         self._occupancy = Occupancy()
         self._agents: dict[str, AgentRules | None] = {}
-        self._leases = Deadlines(clock, self._lease_due)
+        self._leases = Deadlines(clock, self._lease_due, of="runner")
         self._delays = Deadlines(clock, self._delay_over)
         self._delayed: dict[str, Candidate] = {}
         #: Executions being assigned.
@@ -195,6 +197,8 @@ class Dispatcher:
             )
             async with slots:
                 await self._change_lease(command)
+            self.counts.lost += counts
+            self.counts.returned += not counts
 
         results = await asyncio.gather(*(take(execution_id) for execution_id in list(held)), return_exceptions=True)
         failed = [result for result in results if isinstance(result, BaseException)]
@@ -212,6 +216,16 @@ class Dispatcher:
     def queued(self) -> int:
         """How many executions wait for a runner, those that wait for their next attempt included."""
         return len(self._queue) + len(self._delayed)
+
+    @property
+    def delayed(self) -> int:
+        """How many of them wait until the time of their next attempt has come."""
+        return len(self._delayed)
+
+    @property
+    def longest_wait(self) -> float:
+        """How many seconds the execution that waits longest has been queued, by this process; 0 when none is."""
+        return self._queue.longest_wait
 
     def _observe(self, execution_id: str, head: ExecutionHead, *, told: bool, reported: bool = False) -> None:
         status = head.status
@@ -311,6 +325,7 @@ class Dispatcher:
         try:
             command = LeaseCommand(execution_id=candidate.id, runner_id=runner.id, step=LEASE_STEP_ASSIGN)
             await self._change_lease(command)
+            self.counts.assigned += 1
         except (NotFound, FailedPrecondition):
             pass  # it has ended, was paused, or somebody else works on it
         except Unavailable:
@@ -368,6 +383,7 @@ class Dispatcher:
             return
         runner.expired = True
         if runner.held:
+            self.counts.runners_lost += 1
             _LOG.warning("runner_lost", runner=runner_id, executions=len(runner.held))
         await self.take_back(runner, runner.held, lost=True)
         self.runners.forget(runner)

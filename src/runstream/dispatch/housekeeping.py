@@ -42,6 +42,11 @@ class Purger:
         self._waiting[execution_id] = None
         self._changed.set()
 
+    @property
+    def waiting(self) -> int:
+        """Of how many deleted executions the log is still to be removed."""
+        return len(self._waiting)
+
     async def resume(self) -> None:
         """Take up what an earlier process left."""
         after = None
@@ -59,7 +64,7 @@ class Purger:
                 while self._waiting:
                     await self.purge_next()
             except Exception:  # noqa: BLE001  # whatever it was, the next one must get its turn
-                _LOG.exception("purge_failed")
+                _LOG.exception("purge_failed", execution_id=next(iter(self._waiting), ""))
                 timeout = RETRY_SECONDS
             await self._clock.wait(self._changed, timeout)
 
@@ -73,6 +78,7 @@ class Purger:
         transaction.delete(TOMBSTONE, execution_id)
         await self._store.commit(transaction)
         self._waiting.pop(execution_id, None)
+        _LOG.debug("purged", execution_id=execution_id)
 
 
 class IdempotencyExpiry:
@@ -87,7 +93,8 @@ class IdempotencyExpiry:
         """Remove expired records now and every hour; until cancelled."""
         while True:
             try:
-                await self.remove_expired()
+                removed = await self.remove_expired()
+                _LOG.debug("keys_expired", removed=removed)
             except Exception:  # noqa: BLE001  # whatever it was, the next one must get its turn
                 _LOG.exception("expiry_failed")
             await self._clock.wait(self._never, EXPIRE_EVERY_SECONDS)

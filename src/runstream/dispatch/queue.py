@@ -12,6 +12,7 @@ may be a child of what is still at work there.
 from __future__ import annotations
 
 import heapq
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
@@ -42,8 +43,12 @@ class Candidate:
 class Queue:
     """The executions that wait."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        """Take the clock, monotonic, by which it tells how long they wait."""
+        self._now = now
         self._known: dict[str, Candidate] = {}
+        #: Since when each is queued, those that wait longest first.
+        self._since: dict[str, float] = {}
         #: What is ready, in two lines: sub-executions, then the others.
         self._lines: tuple[_Line, _Line] = (OrderedDict(), OrderedDict())
         #: What is parked, by session, as heaps of ranks.
@@ -60,6 +65,12 @@ class Queue:
         return execution_id in self._known
 
     @property
+    def longest_wait(self) -> float:
+        """How many seconds the one that waits longest has been queued; 0 when none is."""
+        since = next(iter(self._since.values()), None)
+        return 0.0 if since is None else self._now() - since
+
+    @property
     def agents(self) -> list[str]:
         """The agents that have executions ready, those with sub-executions first, then whose turn is next."""
         return list(dict.fromkeys(agent_id for line in self._lines for agent_id in line))
@@ -68,6 +79,7 @@ class Queue:
         """Queue an execution; one that is queued already stays where it is."""
         if candidate.id not in self._known:
             self._known[candidate.id] = candidate
+            self._since[candidate.id] = self._now()
             self._make_ready(candidate)
 
     def discard(self, execution_id: str) -> None:
@@ -75,6 +87,7 @@ class Queue:
         candidate = self._known.pop(execution_id, None)
         if candidate is None:
             return
+        del self._since[execution_id]
         if candidate.session_id:
             self.unpark(candidate.session_id)
         self._tidy(self._line_of(candidate), candidate.agent_id)
@@ -146,6 +159,7 @@ class Queue:
                 heapq.heappush(self._parked.setdefault(candidate.session_id, []), candidate.rank)
             else:
                 found = self._known.pop(candidate.id)
+                del self._since[candidate.id]
         if not ready:
             line.pop(agent_id)
         return found

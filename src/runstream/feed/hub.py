@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Final
 
+from runstream.model.distribution import NUMBERS, Distribution
 from runstream.model.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -17,19 +19,28 @@ if TYPE_CHECKING:
 
 #: The topic that every commit to any execution wakes.
 ANY_EXECUTION = "*"
+#: How many readers are looked at for the one that is furthest behind.
+_LOOKED_AT: Final = 10_000
 
 
 class Wake:
     """One reader's flag. Clear it before reading, read, then wait: a commit in between is not missed."""
 
-    def __init__(self) -> None:
+    def __init__(self, lag: Distribution) -> None:
+        """Take where it is counted how far its reader was behind each time that it came back."""
         self._event = asyncio.Event()
         self._closed = False
+        self._lag = lag
+        #: How many commits have put the flag up since its reader came to read the last time.
+        self.behind = 0
 
     def clear(self) -> None:
         """Lower the flag. Raises `Unavailable` when the hub has closed."""
         if self._closed:
             raise shutting_down()
+        if self.behind:
+            self._lag.note(self.behind)
+            self.behind = 0
         self._event.clear()
 
     async def wait(self) -> None:
@@ -39,6 +50,7 @@ class Wake:
     def raise_flag(self, *, closed: bool = False) -> None:
         """Put the flag up; for the hub."""
         self._closed = self._closed or closed
+        self.behind += 1
         self._event.set()
 
 
@@ -55,11 +67,15 @@ class Hub:
     def __init__(self) -> None:
         self._readers: dict[str, set[Wake]] = {}
         self._closed = False
+        #: How many flags commits have put up, or found up.
+        self.wakes = 0
+        #: How many commits readers were behind when they came back to read.
+        self.lag = Distribution(NUMBERS)
 
     @contextmanager
     def listen(self, topic: str) -> Iterator[Wake]:
         """Have a flag that goes up with every commit to `topic`, until the block is left."""
-        wake = Wake()
+        wake = Wake(self.lag)
         if self._closed:
             wake.raise_flag(closed=True)
         readers = self._readers.setdefault(topic, set())
@@ -73,13 +89,22 @@ class Hub:
 
     def wake(self, topic: str) -> None:
         """Put up the flag of everyone who listens to `topic`. Call it after the commit is on disk."""
-        for wake in self._readers.get(topic, ()):
-            wake.raise_flag()
+        readers = self._readers.get(topic)
+        if readers is not None:
+            self.wakes += len(readers)
+            for wake in readers:
+                wake.raise_flag()
 
     @property
     def listeners(self) -> int:
         """How many readers listen, over all topics."""
         return sum(len(readers) for readers in self._readers.values())
+
+    @property
+    def slowest(self) -> int:
+        """How many commits the reader that is furthest behind has not come to read; of the first 10,000 readers."""
+        readers = (wake.behind for readers in self._readers.values() for wake in readers)
+        return max(islice(readers, _LOOKED_AT), default=0)
 
     def close(self) -> None:
         """End every reader with `Unavailable`, those that come later too."""

@@ -27,7 +27,7 @@ A = TypeVar("A", bound=Message)
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """The store and what reads it, the feed, the clock, the id source, and who is told of step times, if anybody."""
+    """The store and what reads it, the feed, the clock, the id source, and who wants to know step times, if anybody."""
 
     store: Store
     folds: Folds

@@ -28,6 +28,8 @@ _INLINE_STEPS: Final = 128
 _THREAD_STEPS: Final = 2048
 _READ_THREADS: Final = 4
 _WRITE_BUFFER: Final = 4 << 20
+#: Every key begins with a letter.
+_BEYOND_ALL_KEYS: Final = b"\xff"
 #: What opening may write: the logs of a full and of a filling write buffer, as tables.
 _PROBE_BYTES: Final = 2 * _WRITE_BUFFER
 
@@ -107,6 +109,14 @@ class Database:
                     batch.delete(key)
                 else:
                     batch.put(key, value)
+
+    @property
+    def stored_bytes(self) -> int:
+        """About how many bytes its tables take on disk; 0 while it is being opened anew."""
+        if self._db is None or self._closed:
+            return 0
+        size: int = self._db.approximate_size(b"", _BEYOND_ALL_KEYS)
+        return size
 
     def distrust(self) -> None:
         """Note that a write has failed: nothing may be written until `ready` has seen to it."""

@@ -97,6 +97,9 @@ class _Cache:
     def size(self) -> int:
         return self._bytes
 
+    def __len__(self) -> int:
+        return len(self._folds)
+
 
 class Folds:
     """Folds statuses when they are asked for, keeps the recent ones, and has snapshots stored.
@@ -117,11 +120,19 @@ class Folds:
         # A lock lives as long as somebody holds it or waits for it.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._snapshots = Snapshots(store, self.status)
+        #: How often a fold went on from one that was kept, and how often it began with what is on disk.
+        self.hits = 0
+        self.misses = 0
 
     @property
     def cached_bytes(self) -> int:
         """About how many bytes of statuses are kept."""
         return self._cache.size
+
+    @property
+    def cached(self) -> int:
+        """Of how many executions the status is kept."""
+        return len(self._cache)
 
     @property
     def snapshots_under_way(self) -> int:
@@ -179,7 +190,9 @@ class Folds:
         usable = cached is not None and cached.revision <= revision
         if cached is not None and usable:
             folded = cached
+            self.hits += 1
         else:
+            self.misses += 1
             folded = await self._load(execution_id, revision)
         try:
             await self._advance(execution_id, folded, revision)

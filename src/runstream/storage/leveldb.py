@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from runstream.storage.overlay import Write
     from runstream.storage.records import M, RecordKind
     from runstream.storage.store import CommitListener, Query, Reader, Term, Unique
+    from runstream.storage.write_counts import WriteCounts
 
 T = TypeVar("T")
 
@@ -105,6 +106,16 @@ class LevelDBStore:
     def keys_in_flight(self) -> int:
         """How many keys are on their way to disk."""
         return len(self._overlay)
+
+    @property
+    def write_counts(self) -> WriteCounts:
+        """What was written, and what could not be."""
+        return self._writer.counts
+
+    @property
+    def stored_bytes(self) -> int:
+        """About how many bytes the database takes on disk, without what is in its log."""
+        return self._database.stored_bytes
 
     async def commit(self, transaction: Transaction) -> None:
         """Store everything in `transaction` or nothing; see `Store.commit`.
@@ -280,6 +291,7 @@ class LevelDBStore:
         there; those who follow what is on disk are told that it is. Told without need, they read
         again and find nothing new.
         """
+        self._writer.counts.recoveries += 1
         batch, self._in_doubt = self._in_doubt, []
         self._recent.clear()
         left = {key: value for accepted in batch for key, value in accepted.writes}

@@ -141,7 +141,8 @@ class Snapshots:
             self.forget(execution_id)  # deleted meanwhile
         # Derived data: whatever went wrong, the next commit behind `retry_at` tries again.
         except Exception:  # noqa: BLE001
-            _log.exception("no snapshot of %s at revision %d", execution_id, wanted.revision)
+            told = {"execution_id": execution_id, "revision": wanted.revision}
+            _log.exception("no snapshot of %s at revision %d", execution_id, wanted.revision, extra=told)
             newest.retry_at = wanted.log_bytes + _MIN_LOG_BYTES
             self._remember(execution_id, newest)
 

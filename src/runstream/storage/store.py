@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from runstream.storage.records import AnyKind, M, RecordKind
+    from runstream.storage.write_counts import WriteCounts
     from runstream.v1.agent_execution_pb2 import ExecutionChange
 
 
@@ -232,6 +233,21 @@ class Store(Protocol):
 
         One with an older `epoch` is a `Conflict`.
         """
+        ...
+
+    @property
+    def write_counts(self) -> WriteCounts:
+        """What was written, and what could not be."""
+        ...
+
+    @property
+    def keys_in_flight(self) -> int:
+        """How many keys are on their way to disk."""
+        ...
+
+    @property
+    def stored_bytes(self) -> int:
+        """About how many bytes it takes on disk."""
         ...
 
     async def commit(self, transaction: Transaction) -> None:

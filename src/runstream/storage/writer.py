@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from runstream.storage.write_counts import WriteCounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -57,6 +60,7 @@ class Writer:
         self._idle = asyncio.Event()
         self._idle.set()
         self._queue: queue.SimpleQueue[list[Accepted] | None] = queue.SimpleQueue()
+        self.counts = WriteCounts()
         self._thread = threading.Thread(target=self._run, name="runstream-writer", daemon=True)
         self._thread.start()
 
@@ -96,7 +100,13 @@ class Writer:
 
     def _run(self) -> None:
         while (batch := self._queue.get()) is not None:
+            begun = time.perf_counter()
             error = self._try(batch)
+            if error is None:
+                sizes = [accepted.size for accepted in batch if accepted.writes]
+                self.counts.note_batch(sizes, time.perf_counter() - begun)
+            else:
+                self.counts.failures += 1
             self._loop.call_soon_threadsafe(self._hear, batch, error)
 
     def _try(self, batch: list[Accepted]) -> Exception | None:

@@ -1,32 +1,31 @@
 """The call gate: every call of every transport goes through here. Rules of every wire stand here and nowhere else.
 
-It says who calls, refuses calls while the server drains, checks requests that no pipeline checks, logs every call once,
-and lets nothing out but errors of our own tree: anything else is logged with the request id, and only the id goes out.
+It says who calls, refuses calls while the server drains, checks requests that no pipeline checks, has every call
+counted and logged once, and lets nothing out but errors of our own tree: anything else is logged with the request id,
+and only the id goes out.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import structlog
 from google.protobuf.message import DecodeError
 
-from runstream.model.errors import Internal, InvalidArgument, RunstreamError, Unavailable
+from runstream.model.errors import InvalidArgument, Unavailable
 from runstream.pipeline.context import Caller
 from runstream.pipeline.validation import validate
+from runstream.transport.passage import Passage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
     from google.protobuf.message import Message
 
     from runstream.transport.methods import Method
 
-_LOG = structlog.get_logger(__name__)
 _LONGEST_REQUEST_ID = 128
 
 
@@ -39,10 +38,11 @@ class Call:
 
 
 class Gate:
-    """Lets calls through to their services."""
+    """Lets calls through to their services. `verbose`: those that are served are logged too."""
 
-    def __init__(self, new_request_id: Callable[[], str]) -> None:
+    def __init__(self, new_request_id: Callable[[], str], *, verbose: bool = False) -> None:
         self._new_request_id = new_request_id
+        self._verbose = verbose
         self._draining = False
         self._refusing = asyncio.Event()
         #: How many calls have come since draining began.
@@ -51,7 +51,7 @@ class Gate:
     def caller(self, call: Call) -> Caller:
         """Say who calls, and take from the metadata what the services use."""
         request_id = call.metadata.get("x-request-id", "")
-        if not request_id.isprintable() or not 0 < len(request_id) <= _LONGEST_REQUEST_ID:
+        if not 0 < len(request_id) <= _LONGEST_REQUEST_ID or not request_id.isprintable():
             request_id = self._new_request_id()
         return Caller(
             actor=call.identity or "anonymous",
@@ -62,8 +62,9 @@ class Gate:
 
     async def unary(self, method: Method, payload: bytes, caller: Caller) -> Message:
         """Serve a call with one answer. Raises errors of our tree only."""
-        await self._admit()
-        with _logged(method, caller):
+        with Passage(method, payload, caller, verbose=self._verbose):
+            if self._draining:
+                await self._refuse()
             request = parse(method, payload)
             if method.command is not None:
                 return await method.command(request, caller)
@@ -80,8 +81,9 @@ class Gate:
         started: Callable[[], Awaitable[None]],
     ) -> AsyncGenerator[Message | bytes, None]:
         """Serve a call with a stream of answers. Raises errors of our tree only."""
-        await self._admit()
-        with _logged(method, caller):
+        with Passage(method, payload, caller, verbose=self._verbose):
+            if self._draining:
+                await self._refuse()
             if method.stream is None:
                 raise LookupError(f"{method.path} does not stream")
             request = parse(method, payload)
@@ -89,6 +91,7 @@ class Gate:
             # Closed at once when the client goes away, so that nobody is woken for it any more.
             async with aclosing(method.stream(request, started)) as answers:
                 async for answer in answers:
+                    method.counts.messages += 1
                     yield answer
 
     def drain(self) -> None:
@@ -99,11 +102,11 @@ class Gate:
         """Answer the calls that are held, and those still to come, with UNAVAILABLE, reason SHUTTING_DOWN."""
         self._refusing.set()
 
-    async def _admit(self) -> None:
-        if self._draining:
-            self.held += 1
-            await self._refusing.wait()
-            raise Unavailable("SHUTTING_DOWN", "The server is shutting down. Try again shortly.")
+    async def _refuse(self) -> None:
+        """Hold a call that comes while the server drains, then refuse it."""
+        self.held += 1
+        await self._refusing.wait()
+        raise Unavailable("SHUTTING_DOWN", "The server is shutting down. Try again shortly.")
 
 
 def parse(method: Method, payload: bytes) -> Message:
@@ -115,33 +118,10 @@ def parse(method: Method, payload: bytes) -> Message:
         raise InvalidArgument("MALFORMED_REQUEST", f"The request is not a {name} in protobuf encoding.") from error
 
 
-@contextmanager
-def _logged(method: Method, caller: Caller) -> Iterator[None]:
-    begun = time.perf_counter()
-    told = {"method": method.path, "request_id": caller.request_id}
-    try:
-        yield
-    except RunstreamError as error:
-        code = type(error).__name__
-        _LOG.info("refused", **told, code=code, reason=error.reason, ms=_since(begun))
-        raise
-    except Exception as error:
-        _LOG.exception("failed", **told, ms=_since(begun))
-        raise Internal(
-            "INTERNAL",
-            f"The server failed; its log has more under request id {caller.request_id}.",
-            metadata={"request_id": caller.request_id},
-        ) from error
-    else:
-        _LOG.debug("served", **told, ms=_since(begun))
-
-
-def _since(begun: float) -> float:
-    return round((time.perf_counter() - begun) * 1e3, 3)
-
-
 def _traceparent(value: str) -> str:
     """Take a W3C trace context of version 00 as it is; anything else is ignored, as W3C asks."""
+    if not value:
+        return ""
     parts = value.split("-")
     lengths = [len(part) for part in parts]
     digits = set("0123456789abcdef-")

@@ -124,14 +124,10 @@ class GrpcServer:
             except RunstreamError as error:
                 await _abort(context, error, caller.request_id)
 
-        serialize = _serialize
+        serialize = method.encode
         if method.stream is not None:
             return grpc.unary_stream_rpc_method_handler(stream, response_serializer=serialize)
         return grpc.unary_unary_rpc_method_handler(unary, response_serializer=serialize)
-
-
-def _serialize(answer: Message | bytes) -> bytes:
-    return answer if isinstance(answer, bytes) else answer.SerializeToString()
 
 
 def _call(context: Context) -> Call:

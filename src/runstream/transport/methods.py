@@ -6,11 +6,12 @@ A method that no service serves is an error at start, not at the first call.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message_factory import GetMessageClass
 
+from runstream.transport.call_counts import CallCounts
 from runstream.v1 import (
     agent_execution_service_pb2,
     agent_instance_service_pb2,
@@ -47,11 +48,18 @@ class Method:
     command: Callable[[Any, Caller], Awaitable[Message]] | None = None
     query: Callable[[Any], Awaitable[Message]] | None = None
     stream: Callable[[Any, Callable[[], Awaitable[None]]], AsyncGenerator[Message | bytes, None]] | None = None
+    counts: CallCounts = field(default_factory=CallCounts, compare=False, repr=False)
 
     @property
     def path(self) -> str:
         """The method's path on the wire."""
         return f"/{self.service}/{self.name}"
+
+    def encode(self, answer: Message | bytes) -> bytes:
+        """Encode an answer for the wire, if it is not, and count its bytes."""
+        payload = answer if isinstance(answer, bytes) else answer.SerializeToString()
+        self.counts.bytes_out += len(payload)
+        return payload
 
 
 def service_descriptors() -> list[ServiceDescriptor]:
