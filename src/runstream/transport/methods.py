@@ -15,6 +15,7 @@ from runstream.v1 import (
     agent_execution_service_pb2,
     agent_instance_service_pb2,
     agent_service_pb2,
+    backup_pb2,
     runner_pb2,
     session_service_pb2,
 )
@@ -33,6 +34,7 @@ SERVICE_FILES = (
     session_service_pb2,
     agent_execution_service_pb2,
     runner_pb2,
+    backup_pb2,
 )
 
 
