@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
+from grpc.aio import AioRpcError
 
 from runstream.cli.calling import end
 from runstream.cli.connection import (
@@ -18,7 +19,8 @@ from runstream.cli.connection import (
     ServerOption,
     TlsOption,
 )
-from runstream.cli.failure import Misuse
+from runstream.cli.exit_codes import ExitCode
+from runstream.cli.failure import Failure, Misuse, is_lost_connection, of_call
 from runstream.cli.folders import failures, mib, opened
 from runstream.cli.output import Output
 from runstream.cli.progress_bar import progress_bar
@@ -114,20 +116,32 @@ def _read(data: Path, file: Path, progress: "Progress") -> "ArchiveHead":
         command = shlex.join(["runstream", "backup", "--server", address, str(file)])
         return f"while it runs, `{command}` backs up what it keeps"
 
-    with failures(while_served), opened(data, "backup") as folder:
+    with opened(data, "backup", while_served) as folder:
         return write(folder, file, datetime.now(UTC), progress)
 
 
 async def _receive(connection: Connection, file: Path, progress: "Progress") -> "ArchiveHead":
-    """Back up what a server keeps. Raises `grpc.aio.AioRpcError`."""
+    """Back up what a server keeps."""
     from runstream.care.backup import Incoming, new_file  # noqa: PLC0415 — as in `failures`
 
     async with connection.open() as channel:
         with failures(), new_file(file) as target:
             incoming = Incoming(target)
-            head = await _fill(incoming, BackupControllerStub(channel), progress)
+            try:
+                head = await _fill(incoming, BackupControllerStub(channel), progress)
+            except AioRpcError as error:
+                raise _broken_off(error, connection, incoming.keys) from None
             incoming.finish(head)
     return head
+
+
+def _broken_off(error: AioRpcError, connection: Connection, keys: int) -> Failure:
+    """Return why the stream has ended before its end."""
+    told = of_call(error, connection)
+    if told.reason or not keys or not is_lost_connection(error):
+        return told
+    message = f"the connection to {connection.address} was lost after {keys} keys; nothing was written"
+    return Failure(message, code=told.code, hint="begin again", exit_code=ExitCode.UNREACHABLE)
 
 
 async def _fill(incoming: "Incoming", stub: BackupControllerStub, progress: "Progress") -> "ArchiveHead":

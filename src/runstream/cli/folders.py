@@ -21,8 +21,12 @@ DataArgument = Annotated[Path, typer.Argument(metavar="DATA", help="The data fol
 _MIB: Final = 1 << 20
 
 
+def _nothing(_address: str) -> str:
+    return ""
+
+
 @contextmanager
-def failures(while_served: Callable[[str], str] = lambda _address: "") -> Iterator[None]:
+def failures(while_served: Callable[[str], str] = _nothing) -> Iterator[None]:
     """Turn what is wrong with folders and archives into a `Failure`.
 
     `while_served` says what can be done instead while a server, at an address, holds the folder.
@@ -47,11 +51,11 @@ def failures(while_served: Callable[[str], str] = lambda _address: "") -> Iterat
 
 
 @contextmanager
-def opened(data: Path, purpose: str) -> Iterator["OfflineFolder"]:
-    """Hold a data folder for the length of the block; raises a `Failure`."""
+def opened(data: Path, purpose: str, while_served: Callable[[str], str] = _nothing) -> Iterator["OfflineFolder"]:
+    """Hold a data folder for the length of the block; raises a `Failure`, as `failures` does."""
     from runstream.storage.offline import OfflineFolder  # noqa: PLC0415 — as in `failures`
 
-    with failures(), OfflineFolder.open(data, purpose=f"runstream {purpose}") as folder:
+    with failures(while_served), OfflineFolder.open(data, purpose=f"runstream {purpose}") as folder:
         yield folder
 
 
