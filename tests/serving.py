@@ -16,6 +16,7 @@ from runstream.v1 import (
     agent_execution_service_pb2_grpc,
     agent_instance_service_pb2_grpc,
     agent_service_pb2_grpc,
+    backup_pb2_grpc,
     session_service_pb2_grpc,
 )
 
@@ -42,6 +43,7 @@ class Client:
         self.session_queries = session_service_pb2_grpc.SessionQueryControllerStub(channel)
         self.executions = agent_execution_service_pb2_grpc.AgentExecutionCommandControllerStub(channel)
         self.queries = agent_execution_service_pb2_grpc.AgentExecutionQueryControllerStub(channel)
+        self.backups = backup_pb2_grpc.BackupControllerStub(channel)
 
 
 class Serving:
@@ -114,6 +116,7 @@ MISSING = grpc.StatusCode.NOT_FOUND
 EXISTS = grpc.StatusCode.ALREADY_EXISTS
 PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
 ABORTED = grpc.StatusCode.ABORTED
+DENIED = grpc.StatusCode.PERMISSION_DENIED
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 OUT_OF_RANGE = grpc.StatusCode.OUT_OF_RANGE

@@ -30,6 +30,7 @@ from runstream.model.times import to_millis
 from runstream.pipeline.timing import StepTimes
 from runstream.services.agent_instances import AgentInstanceCommands, AgentInstanceQueries
 from runstream.services.agents import AgentCommands, AgentQueries
+from runstream.services.backups import BackupService
 from runstream.services.executions.approval_timers import ApprovalTimers
 from runstream.services.executions.cancel import CancelGrace
 from runstream.services.executions.chronicle import Chronicle
@@ -104,6 +105,7 @@ class Server:
             Assignments(self._wiring, self._time_limits.remaining),
             settings.lease_duration,
         )
+        self._backups = BackupService(store, clock, allowed=settings.backups)
         self._gate = Gate(_request_ids(), verbose=settings.verbose)
         self._methods = bind_methods(self._servers())
         self._grpc = GrpcServer(self._gate, self._methods, max_message_bytes=settings.max_message_bytes)
@@ -152,6 +154,7 @@ class Server:
         self._gate.drain()
         await self._grpc.drain()
         self._runners.drain(shutting_down())
+        self._backups.drain()
         self._hub.close()
         await self._grpc.stop(self._settings.drain_timeout)
         for task in self._tasks:
@@ -249,6 +252,7 @@ class Server:
         agents = AgentCommands(wiring, instances=instances, sessions=sessions, executions=executions)
         return {
             "RunnerController": (self._runners,),
+            "BackupController": (self._backups,),
             "AgentCommandController": (agents,),
             "AgentQueryController": (AgentQueries(wiring),),
             "AgentInstanceCommandController": (instances,),

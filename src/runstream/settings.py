@@ -53,6 +53,9 @@ class Settings(BaseSettings):
     drain_timeout: float = Field(
         10.0, ge=0, le=3_600, description="Seconds that running calls have to end at shutdown."
     )
+    backups: bool = Field(
+        default=True, description="Give backups to whoever can call: everything that is stored, secrets included."
+    )
     fold_cache_bytes: int = Field(64 * _MIB, ge=0, description="Memory for folded states of live executions, in bytes.")
     metrics: str | None = Field(
         None,

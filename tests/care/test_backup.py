@@ -20,7 +20,7 @@ from runstream.care.archive import (
     DamagedArchive,
     ForeignArchive,
 )
-from runstream.care.backup import TargetTaken, backup, restore
+from runstream.care.backup import Incoming, TargetTaken, backup, new_file, restore
 from runstream.storage.folder import FolderInUse, FolderUnusable
 from runstream.storage.offline import OfflineFolder
 from tests.care.folders import findings_of, pairs_of
@@ -219,6 +219,54 @@ def test_a_bad_file_leaves_nothing_behind(tmp_path: Path, cut: int) -> None:
     with pytest.raises(DamagedArchive):
         restore(tmp_path / "file", tmp_path / "data")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def incoming(file: Path, slices: list[Pairs], keys: int, size: int) -> None:
+    """Write an archive of what comes in slices, and is said to have been so much."""
+    with new_file(file) as target:
+        archive = Incoming(target)
+        for pairs in slices:
+            archive.add([key for key, _ in pairs], [value for _, value in pairs])
+        archive.finish(ArchiveHead("2026-01-31T12:00:00.000Z", keys, size))
+
+
+def test_what_comes_in_slices_makes_the_same_archive(tmp_path: Path) -> None:
+    """How many there are is learnt at the end, and stands at the beginning all the same: bit for bit the same file."""
+    size = sum(len(key) + len(value) for key, value in PAIRS)
+    incoming(tmp_path / "file", [PAIRS[:1], PAIRS[1:30], [], PAIRS[30:]], len(PAIRS), size)
+    assert (tmp_path / "file").read_bytes() == ARCHIVE
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
+    incoming(tmp_path / "empty", [], 0, 0)
+    assert (tmp_path / "empty").read_bytes() == written([])
+
+
+@pytest.mark.parametrize(
+    ("slices", "keys", "told"),
+    [
+        ([[(b"a", b"1")]], 2, "1 keys of 2 bytes have come, and the server has sent 2 of 2"),
+        ([[(b"a", b"")], [(b"a", b"")]], 2, "not in order"),
+        ([[(b"b", b""), (b"a", b"")]], 2, "not in order"),
+    ],
+)
+def test_slices_that_do_not_fit_make_no_file(tmp_path: Path, slices: list[Pairs], keys: int, told: str) -> None:
+    """What is lost, doubled or out of order on its way is found before the file has its name."""
+    with pytest.raises(DamagedArchive, match=told):
+        incoming(tmp_path / "file", slices, keys, 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_keys_without_values_are_refused(tmp_path: Path) -> None:
+    """They cannot be told apart any more."""
+    with pytest.raises(DamagedArchive, match="2 keys with 1 values"), new_file(tmp_path / "file") as target:
+        Incoming(target).add([b"a", b"b"], [b""])
+
+
+def test_a_file_that_has_come_meanwhile_is_not_written_over(tmp_path: Path) -> None:
+    """Whoever is first has the name, also when a backup took long."""
+    with pytest.raises(TargetTaken), new_file(tmp_path / "file"):
+        (tmp_path / "file").write_text("mine")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_a_backup_that_fails_leaves_nothing_behind(sound: Path, tmp_path: Path) -> None:

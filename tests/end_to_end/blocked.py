@@ -22,17 +22,30 @@ class Direction:
     def __init__(self) -> None:
         self._free = asyncio.Event()
         self._free.set()
+        self._left: int | None = None
+        #: Set once `block_after` has blocked it.
+        self.full = asyncio.Event()
 
     def block(self) -> None:
         """Let nothing pass from now on."""
         self._free.clear()
 
+    def block_after(self, size: int) -> None:
+        """Let nothing pass after about so many bytes more."""
+        self._left = size
+
     def free(self) -> None:
         """Let everything pass, first what has waited."""
         self._free.set()
 
-    async def passable(self) -> None:
-        """Return when it is free."""
+    async def passable(self, size: int) -> None:
+        """Return when it is free for so many bytes."""
+        if self._left is not None:
+            self._left -= size
+            if self._left < 0:
+                self._left = None
+                self.block()
+                self.full.set()
         await self._free.wait()
 
 
@@ -92,7 +105,7 @@ async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way
     """Carry one direction to its end, and end the other one's connection with it."""
     with suppress(OSError):
         while data := await reader.read(_CHUNK):
-            await way.passable()
+            await way.passable(len(data))
             writer.write(data)
             await writer.drain()
     writer.transport.abort()

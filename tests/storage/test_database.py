@@ -85,6 +85,32 @@ async def test_recovery_waits_for_running_walks(database: Doubtful, store: Level
     assert await asyncio.gather(*scans) == [[]] * 8
 
 
+async def test_recovery_waits_for_no_copy_and_cuts_it_off(database: Doubtful, store: LevelDBStore) -> None:
+    """A copy that stands still loses its state when the handle is replaced, and is told so; the next one is whole."""
+    for revision in range(1, 4):
+        await store.commit(step(A, revision))
+    standing, reading = await store.copy(), await store.copy()
+    assert len(await standing.next_slice(1)) == 1
+    database.fails = True
+    with pytest.raises(Unavailable):
+        await store.commit(step(A, 4))
+    database.fails = False
+    assert len(await standing.next_slice(1)) == 1
+    slices = asyncio.create_task(reading.next_slice(1 << 20))
+    await asyncio.sleep(0)
+    await store.commit(Transaction())
+    assert len(await slices) == 4
+    assert store.snapshots_kept == 0
+    for copy in (standing, reading):
+        with pytest.raises(Unavailable) as cut:
+            await copy.next_slice(1)
+        assert cut.value.reason == "BACKUP_CUT_OFF"
+        copy.release()
+    again = await store.copy()
+    assert len(await again.next_slice(1 << 20)) == 5
+    again.release()
+
+
 async def test_a_database_that_does_not_come_back_is_tried_again(database: Doubtful, store: LevelDBStore) -> None:
     """While LevelDB cannot be opened anew all is Unavailable; once it can, the next call finds it."""
     await store.commit(step(A, 1))

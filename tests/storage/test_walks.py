@@ -35,6 +35,14 @@ def answer(walk: Generator[None, None, T]) -> T:
             return found
 
 
+def test_pairs_end_with_the_one_that_reaches_the_bytes(snapshot: Any) -> None:  # noqa: ANN401  # plyvel has no types
+    """However large that is; and at the end there is nothing."""
+    assert answer(walks.pairs(snapshot, b"", 1)) == [(b"p1", b"p1" * 10)]
+    assert [key for key, _ in answer(walks.pairs(snapshot, b"p1\0", 23))] == [b"p2", b"p3"]
+    assert [key for key, _ in answer(walks.pairs(snapshot, b"q", 1 << 20))] == [b"q1", b"q3", b"r"]
+    assert answer(walks.pairs(snapshot, b"r\0", 1)) == []
+
+
 @pytest.mark.parametrize(
     ("added", "removed", "expected"),
     [

@@ -21,6 +21,7 @@ METHODS = every_method()
 #: What makes a request wrong, by the first field of it that is there.
 WRONG: dict[str, Any] = {"kind": "Planet", "value": "nonsense", "id": "nonsense", "execution_id": "nonsense"}
 WRONG |= {"page_size": -1, "slug": "Not A Slug", "agent_execution_id": "nonsense", "runner_id": "r" * 257}
+WRONG |= {"chunk_bytes": -1}
 #: The commands that the server itself gives.
 INTERNAL = {"Assign", "Release", "EnforceCancel", "EnforceDeadline", "DecideByDefault"}
 
@@ -29,7 +30,7 @@ def spoil(request: Message) -> str:
     """Put a wrong value into a request; return the path of the field."""
     names = set(request.DESCRIPTOR.fields_by_name)
     tried = ("value", "id", "execution_id", "agent_execution_id", "runner_id", "page_size", "slug", "kind")
-    name = next(name for name in tried if name in names)
+    name = next(name for name in (*tried, "chunk_bytes") if name in names)
     setattr(request, name, WRONG[name])
     return name
 
@@ -39,7 +40,7 @@ def test_the_server_knows_every_service_of_the_protos() -> None:
     assert {service.full_name for service in service_descriptors()} == {
         service.full_name for service in every_service()
     }
-    assert len(METHODS) == 41
+    assert len(METHODS) == 42
 
 
 async def test_bytes_that_are_no_request_are_refused(client: Client) -> None:

@@ -9,9 +9,10 @@ r"""The archive: all keys and values of a data folder in one file, checked at ev
     frame   = size crc content; size and crc are 4 bytes each, big-endian, crc is CRC-32 of the content
     pair    = size of the key, size of the value, each 4 bytes, big-endian; key; value
 
-The pairs stand in the order of their keys, and the head says how many there are. A chunk holds about a MiB before it is
-compressed: that, and the largest value, is what reading takes in memory. Whoever changes a rule here must raise the
-number in `VERSION`.
+The pairs stand in the order of their keys, and the head says how many there are. Its JSON ends in spaces, so that it
+takes 256 bytes whatever it says: who learns only at the end how many there are can still put it in its place. A chunk
+holds about a MiB before it is compressed: that, and the largest value, is what reading takes in memory. Whoever changes
+a rule here must raise the number in `VERSION`.
 
     ArchiveError
     ├── DamagedArchive   torn off, altered, or never one
@@ -44,6 +45,7 @@ _CHUNK_BYTES: Final = 1 << 20
 #: More than any chunk can be: a size beyond it is damage, and not to be believed.
 _MOST_BYTES: Final = 1 << 30
 _LEVEL: Final = 6
+_HEAD_BYTES: Final = 256
 
 
 class ArchiveError(Exception):
@@ -73,26 +75,50 @@ class ArchiveHead:
 
 
 class ArchiveWriter:
-    """Writes an archive to a file, from its beginning to its end."""
+    """Writes an archive to an empty file, from its beginning to its end."""
 
-    def __init__(self, file: IO[bytes], head: ArchiveHead) -> None:
-        """Take the file, and write what comes first."""
+    def __init__(self, file: IO[bytes], head: ArchiveHead | None = None) -> None:
+        """Take the file, and write what comes first. Without a head, `finish` must be given one."""
         self._file = file
         self._sum = hashlib.sha256()
-        self._write(_MAGIC)
-        self._frame(_HEAD, json.dumps(asdict(head)).encode())
+        self._chunk = bytearray()
+        self._begin(head or ArchiveHead(created="", keys=0, bytes=0))
 
     def write_all(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
         """Write all pairs, in the order of their keys, and the end."""
-        chunk = bytearray()
         for key, value in pairs:
-            chunk += _PAIR.pack(len(key), len(value)) + key + value
-            if len(chunk) >= _CHUNK_BYTES:
-                self._frame(_CHUNK, zlib.compress(chunk, _LEVEL))
-                chunk.clear()
-        if chunk:
-            self._frame(_CHUNK, zlib.compress(chunk, _LEVEL))
+            self.add(key, value)
+        self.finish()
+
+    def add(self, key: bytes, value: bytes) -> None:
+        """Write a pair; its key comes after the one before."""
+        self._chunk += _PAIR.pack(len(key), len(value)) + key + value
+        if len(self._chunk) >= _CHUNK_BYTES:
+            self._end_chunk()
+
+    def finish(self, head: ArchiveHead | None = None) -> None:
+        """Write the end. A head takes the place of the one that it began with; the file must be one to be read, too."""
+        if self._chunk:
+            self._end_chunk()
+        if head is not None:
+            self._replace_head(head)
         self._file.write(_END + self._sum.digest())
+
+    def _begin(self, head: ArchiveHead) -> None:
+        self._write(_MAGIC)
+        self._frame(_HEAD, json.dumps(asdict(head)).encode().ljust(_HEAD_BYTES))
+
+    def _replace_head(self, head: ArchiveHead) -> None:
+        self._file.seek(0)
+        self._sum = hashlib.sha256()
+        self._begin(head)
+        # A sum cannot be changed at its beginning alone.
+        while data := self._file.read(_CHUNK_BYTES):
+            self._sum.update(data)
+
+    def _end_chunk(self) -> None:
+        self._frame(_CHUNK, zlib.compress(self._chunk, _LEVEL))
+        self._chunk.clear()
 
     def _frame(self, letter: bytes, content: bytes) -> None:
         self._write(letter + _FRAME.pack(len(content), zlib.crc32(content)) + content)

@@ -1,22 +1,22 @@
-"""Backup and restore: a data folder into an archive, and back."""
+"""Backup and restore: a data folder, or what a server sends of it, into an archive, and back."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final
 
-from runstream.care.archive import ArchiveHead, ArchiveReader, ArchiveWriter
+from runstream.care.archive import ArchiveHead, ArchiveReader, ArchiveWriter, DamagedArchive
 from runstream.care.examination import no_progress
 from runstream.model.times import to_rfc3339
 from runstream.storage.folder import FolderUnusable
 from runstream.storage.offline import OfflineFolder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
     from runstream.care.examination import Progress
@@ -36,22 +36,61 @@ def backup(folder: OfflineFolder, file: Path, now: datetime, progress: Progress 
 
     The file appears whole or not at all. Raises `TargetTaken` when there is one, `FolderUnusable`, an `OSError`.
     """
-    if file.exists():
-        raise TargetTaken(f"{file} exists already; a backup never takes the place of another.")
-    descriptor, draft = tempfile.mkstemp(prefix=f".{file.name}.", suffix=".part", dir=file.parent)
+    with new_file(file) as target, folder.view() as view:
+        head = _head_of(view, now, progress)
+        writer = ArchiveWriter(target, head)
+        writer.write_all(_counted(view.pairs(), progress, "writing", head.keys))
+    return head
+
+
+class Incoming:
+    """What a server sends of a backup, on its way into an archive. It counts only when `finish` was right."""
+
+    def __init__(self, target: IO[bytes]) -> None:
+        """Take the file to write, which is empty and can also be read."""
+        self._writer = ArchiveWriter(target)
+        self._last: bytes | None = None
+        #: How many keys have come, and the bytes of these and their values.
+        self.keys = self.bytes = 0
+
+    def add(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
+        """Write what has come. `DamagedArchive` when it cannot be what comes next."""
+        if len(keys) != len(values):
+            raise DamagedArchive(f"the server has sent {len(keys)} keys with {len(values)} values")
+        for key, value in zip(keys, values, strict=True):
+            if self._last is not None and key <= self._last:
+                raise DamagedArchive("the server has sent keys that are not in order")
+            self._last = key
+            self._writer.add(key, value)
+            self.bytes += len(key) + len(value)
+        self.keys += len(keys)
+
+    def finish(self, head: ArchiveHead) -> None:
+        """Write the end and, at the beginning, what it was. `DamagedArchive` when that is not what has come."""
+        if (self.keys, self.bytes) != (head.keys, head.bytes):
+            told = f"{self.keys} keys of {self.bytes} bytes have come, and the server has sent {head.keys}"
+            raise DamagedArchive(f"{told} of {head.bytes}")
+        self._writer.finish(head)
+
+
+@contextmanager
+def new_file(file: Path) -> Iterator[IO[bytes]]:
+    """Give a file to write and read, for its owner's eyes only, which becomes `file` when the block ends well.
+
+    It is on disk by then, and there is nothing of it when the block fails. Raises `TargetTaken`, an `OSError`.
+    """
+    _check_free(file)
+    descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", suffix=".part", dir=file.parent)
+    draft = Path(name)
     try:
-        with folder.view() as view, os.fdopen(descriptor, "wb") as target:
-            head = _head_of(view, now, progress)
-            writer = ArchiveWriter(target, head)
-            writer.write_all(_counted(view.pairs(), progress, "writing", head.keys))
+        with os.fdopen(descriptor, "w+b") as target:
+            yield target
             target.flush()
             os.fsync(target.fileno())
-        Path(draft).rename(file)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
+        _take_name(draft, file)
+    finally:
+        draft.unlink(missing_ok=True)
     _sync(file.parent)
-    return head
 
 
 def restore(file: Path, path: Path, progress: Progress = no_progress) -> ArchiveHead:
@@ -103,6 +142,19 @@ def _fill(folder: OfflineFolder, pairs: Iterable[tuple[bytes, bytes]]) -> None:
             folder.write(batch, sync=False)
             batch, size = [], 0
     folder.write(batch, sync=False)  # its files are synced as a whole, before it takes its name
+
+
+def _check_free(file: Path) -> None:
+    if os.path.lexists(file):
+        raise TargetTaken(f"{file} exists already; a backup never takes the place of another.")
+
+
+def _take_name(draft: Path, file: Path) -> None:
+    try:
+        file.hardlink_to(draft)  # as a rename does, but for what may have taken the name meanwhile
+    except OSError:
+        _check_free(file)
+        draft.rename(file)  # a file system without links
 
 
 def _check_target(path: Path) -> None:

@@ -1,8 +1,7 @@
-"""`runstream backup`, `restore`, `compact`: data folders that no server holds."""
+"""`runstream restore`, `compact`: data folders that no server holds."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -22,9 +21,16 @@ DataArgument = Annotated[Path, typer.Argument(metavar="DATA", help="The data fol
 _MIB: Final = 1 << 20
 
 
+def _nothing(_address: str) -> str:
+    return ""
+
+
 @contextmanager
-def failures() -> Iterator[None]:
-    """Turn what is wrong with folders and archives into a `Failure`."""
+def failures(while_served: Callable[[str], str] = _nothing) -> Iterator[None]:
+    """Turn what is wrong with folders and archives into a `Failure`.
+
+    `while_served` says what can be done instead while a server, at an address, holds the folder.
+    """
     # The rooms that know folders are loaded here, and only here.
     from runstream.care.archive import ArchiveError  # noqa: PLC0415
     from runstream.care.backup import TargetTaken  # noqa: PLC0415
@@ -33,7 +39,9 @@ def failures() -> Iterator[None]:
     try:
         yield
     except FolderInUse as error:
-        raise Failure(str(error), reason="FOLDER_IN_USE") from None
+        address = error.owner.get("address", "")
+        hint = while_served(address) if address else ""
+        raise Failure(str(error), reason="FOLDER_IN_USE", hint=hint) from None
     except DataFolderError as error:
         raise Failure(str(error), reason="FOLDER_UNUSABLE") from None
     except TargetTaken as error:
@@ -43,38 +51,12 @@ def failures() -> Iterator[None]:
 
 
 @contextmanager
-def opened(data: Path, purpose: str) -> Iterator["OfflineFolder"]:
-    """Hold a data folder for the length of the block; raises a `Failure`."""
+def opened(data: Path, purpose: str, while_served: Callable[[str], str] = _nothing) -> Iterator["OfflineFolder"]:
+    """Hold a data folder for the length of the block; raises a `Failure`, as `failures` does."""
     from runstream.storage.offline import OfflineFolder  # noqa: PLC0415 — as in `failures`
 
-    with failures(), OfflineFolder.open(data, purpose=f"runstream {purpose}") as folder:
+    with failures(while_served), OfflineFolder.open(data, purpose=f"runstream {purpose}") as folder:
         yield folder
-
-
-def backup(
-    context: typer.Context,
-    data: DataArgument,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write; there must be none.")],
-    *,
-    output: OutputOption = None,
-) -> None:
-    """Write a data folder into one file, compressed and with check sums.
-
-    The file holds everything, secrets included; only its owner can read it. It appears whole or not at all.
-    """
-    connection = Connection(output=output).under(context.obj)
-
-    def body() -> None:
-        from runstream.care.backup import backup as write  # noqa: PLC0415 — as in `failures`
-
-        shown = Output(connection.format)
-        with progress_bar(shown) as progress, opened(data, "backup") as folder:
-            head = write(folder, file, datetime.now(UTC), progress)
-        size = file.stat().st_size
-        told = f"wrote {head.keys} keys, {_mib(head.bytes)}, into {file}, {_mib(size)}"
-        shown.value({"file": str(file), "keys": head.keys, "bytes": head.bytes, "file_bytes": size}, told)
-
-    end(connection, body)
 
 
 def restore(
@@ -96,7 +78,7 @@ def restore(
         shown = Output(connection.format)
         with progress_bar(shown) as progress, failures():
             head = read(file, data, progress)
-        told = f"made {data} out of the backup of {head.created}: {head.keys} keys, {_mib(head.bytes)}"
+        told = f"made {data} out of the backup of {head.created}: {head.keys} keys, {mib(head.bytes)}"
         shown.value({"data": str(data), "created": head.created, "keys": head.keys, "bytes": head.bytes}, told)
 
     end(connection, body)
@@ -112,11 +94,12 @@ def compact(context: typer.Context, data: DataArgument, *, output: OutputOption 
             before = folder.size
             folder.compact()
             after = folder.size
-        told = f"{data}: {_mib(before)} before, {_mib(after)} now"
+        told = f"{data}: {mib(before)} before, {mib(after)} now"
         shown.value({"data": str(data), "bytes_before": before, "bytes_after": after}, told)
 
     end(connection, body)
 
 
-def _mib(size: int) -> str:
+def mib(size: int) -> str:
+    """Return a size in words."""
     return f"{size / _MIB:.1f} MiB"

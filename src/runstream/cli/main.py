@@ -9,6 +9,7 @@ import typer
 
 from runstream.cli import agents, answers, control, executions, instances, sessions, tool
 from runstream.cli.apply import apply
+from runstream.cli.backup import backup
 from runstream.cli.connection import (
     CaOption,
     CertOption,
@@ -21,7 +22,7 @@ from runstream.cli.connection import (
 )
 from runstream.cli.doctor import doctor
 from runstream.cli.exit_codes import MEANINGS, ExitCode
-from runstream.cli.folders import backup, compact, restore
+from runstream.cli.folders import compact, restore
 from runstream.cli.help_texts import add_command
 from runstream.cli.listing import list_executions
 from runstream.cli.plain_text import clean
@@ -33,7 +34,7 @@ from runstream.cli.watch import watch
 _EXECUTIONS = "Executions"
 _RESOURCES = "Agents, instances and sessions"
 _SERVER = "Server and runners"
-_FOLDERS = "Data folders, while no server runs on them"
+_FOLDERS = "Data folders"
 
 _EXIT_CODES = "\n".join(("[bold]Exit codes[/bold]", *(f"{code.value:>3}  {text}" for code, text in MEANINGS.items())))
 
@@ -160,7 +161,12 @@ _add(
     "doctor /var/lib/runstream --repair",
     "doctor /var/lib/runstream -o json",
 )
-_add(_FOLDERS, backup, "backup /var/lib/runstream runstream.backup")
+_add(
+    _FOLDERS,
+    backup,
+    "backup /var/lib/runstream runstream.backup",
+    "backup --server 127.0.0.1:7400 runstream.backup",
+)
 _add(_FOLDERS, restore, "restore runstream.backup /var/lib/runstream")
 _add(_FOLDERS, compact, "compact /var/lib/runstream")
 

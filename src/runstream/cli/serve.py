@@ -74,6 +74,13 @@ def serve(  # noqa: PLR0913 — one parameter per setting
         float | None,
         typer.Option(metavar="SECONDS", help="How long running calls may take when the server stops. Default: 10."),
     ] = None,
+    backups: Annotated[
+        bool | None,
+        typer.Option(
+            "--backups/--no-backups",
+            help="Whether to give backups to whoever can call: everything, secrets included. Default: yes.",
+        ),
+    ] = None,
     tls_cert: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="The server's certificate chain (PEM).", rich_help_panel=_TLS),
@@ -147,6 +154,7 @@ def serve(  # noqa: PLR0913 — one parameter per setting
             drain_timeout=drain_timeout,
             metrics=metrics,
             otlp=otlp,
+            backups=backups,
             log_format=log_format and log_format.value,
             log_level=log_level and log_level.value,
         )

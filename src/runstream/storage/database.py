@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 import plyvel
 
 from runstream.model.errors import Unavailable
+from runstream.storage.copies import KeptSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -41,6 +42,9 @@ class Database:
     (see `_recover`). All readers start on the event loop, which makes the rule simple: a point read
     runs there without a break; a walk is counted from its start to its end, wherever it runs; and
     the handle changes only while the count is zero and nobody new is let in.
+
+    A copy is read in walks, and may stand still between them for as long as whoever takes it pleases. So nobody waits
+    for a copy: when the handle changes, those under way lose their snapshots, and their next walk says so.
     """
 
     def __init__(self, folder: DataFolder) -> None:
@@ -60,6 +64,12 @@ class Database:
         self._walks = 0
         self._idle = asyncio.Event()
         self._idle.set()
+        self._kept: set[KeptSnapshot] = set()
+
+    @property
+    def snapshots_kept(self) -> int:
+        """How many snapshots are kept for copies."""
+        return len(self._kept)
 
     def peek(self, key: bytes) -> bytes | None:
         """Read a key now, without a break; only right after `readable` or `ready`. Durable."""
@@ -69,15 +79,18 @@ class Database:
             raise unavailable("The data folder cannot be read", error) from error
         return value
 
-    async def walk(self, make: Callable[[Any], Generator[None, None, T]]) -> T:
-        """Drive the walk that `make` makes of a LevelDB snapshot, in a thread if it is long."""
+    async def walk(self, make: Callable[[Any], Generator[None, None, T]], kept: KeptSnapshot | None = None) -> T:
+        """Drive the walk that `make` makes of a LevelDB snapshot, in a thread if it is long.
+
+        The snapshot is that of now, or the one that is `kept`; what walks over that is long.
+        """
         await self.readable()
-        run = _Run(self._db, make)
+        run = _Run(self._db.snapshot() if kept is None else kept.borrow(), make)
         self._walks += 1
         self._idle.clear()
         job: asyncio.Future[bool] | None = None
         try:
-            done = run.advance(_INLINE_STEPS)
+            done = kept is None and run.advance(_INLINE_STEPS)
             while not done:
                 loop = asyncio.get_running_loop()
                 job = loop.run_in_executor(self._threads, run.advance, _THREAD_STEPS)
@@ -88,13 +101,25 @@ class Database:
 
     def walk_now(self, make: Callable[[Any], Generator[None, None, T]]) -> T:
         """Drive a short walk to its end without a break; only right after `readable` or `ready`."""
-        run = _Run(self._db, make)
+        run = _Run(self._db.snapshot(), make)
         try:
             while not run.advance(_INLINE_STEPS):
                 pass
             return run.answer
         finally:
             run.close()
+
+    async def keep(self) -> KeptSnapshot:
+        """Take a snapshot that lasts until `let_go`, or until the handle is closed or replaced."""
+        await self.readable()
+        kept = KeptSnapshot(self._db.snapshot())
+        self._kept.add(kept)
+        return kept
+
+    def let_go(self, kept: KeptSnapshot) -> None:
+        """Release a snapshot that is kept; a repeat does nothing."""
+        self._kept.discard(kept)
+        kept.release()
 
     def write(self, writes: Iterable[Write]) -> None:
         """Put a batch on disk, whole or not at all; blocks until it is synced.
@@ -142,6 +167,7 @@ class Database:
         if self._recovery is not None:
             await asyncio.wait([self._recovery])
         await self._idle.wait()
+        self._let_all_go()
         if self._db is not None:
             await asyncio.to_thread(self._db.close)
             self._db = None
@@ -163,6 +189,11 @@ class Database:
                 raise unavailable("The store is closed")
             if self._db is None:
                 await self.ready()
+
+    def _let_all_go(self) -> None:
+        """Take the snapshots away from the copies under way; no walk may run."""
+        for kept in list(self._kept):
+            self.let_go(kept)
 
     def _leave(self, run: _Run[Any], job: asyncio.Future[bool] | None) -> None:
         """End a walk.
@@ -190,7 +221,8 @@ class Database:
 
         - First the disk is asked with a probe file, so that a full disk costs no reader its
           database: until the probe is taken, the old handle is not touched and serves all reads.
-        - Then running walks are waited for and new readers held back, and the handle is replaced.
+        - Then running walks are waited for and new readers held back, copies lose their snapshots, and the handle is
+          replaced.
         - The log may hold the failed batch whole: then it comes back here, and is durable. So the
           callers of a failed batch know only that it may not be there; and whoever waited for this
           decides anew, on what is there now.
@@ -200,6 +232,7 @@ class Database:
             self._open_to_readers.clear()
             try:
                 await self._idle.wait()
+                self._let_all_go()
                 await asyncio.to_thread(self._reopen)
             finally:
                 # Those who wait get their turn only after this task has come to its end.
@@ -220,17 +253,17 @@ class Database:
 
 
 class _Run(Generic[T]):
-    """A walk under way, with the LevelDB snapshot it reads."""
+    """A walk under way, with the LevelDB snapshot it reads, which it closes."""
 
     answer: T
 
     def __init__(
         self,
-        db: Any,  # noqa: ANN401  # plyvel has no types
+        snapshot: Any,  # noqa: ANN401  # plyvel has no types
         make: Callable[[Any], Generator[None, None, T]],
     ) -> None:
-        self._snapshot = db.snapshot()
-        self._walk = make(self._snapshot)
+        self._snapshot = snapshot
+        self._walk = make(snapshot)
 
     def advance(self, steps: int) -> bool:
         """Take up to `steps` steps; tell whether the answer is there."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import plyvel
 
 from runstream.storage import keys, walks
+from runstream.storage.copies import LevelDBCopy
 from runstream.storage.database import Database, unavailable
 from runstream.storage.decision import decide
 from runstream.storage.folder import DataFolder, FolderUnusable
@@ -117,6 +118,11 @@ class LevelDBStore:
         """About how many bytes the database takes on disk, without what is in its log."""
         return self._database.stored_bytes
 
+    @property
+    def snapshots_kept(self) -> int:
+        """How many copies are under way and keep LevelDB from dropping what they can see."""
+        return self._database.snapshots_kept
+
     async def commit(self, transaction: Transaction) -> None:
         """Store everything in `transaction` or nothing; see `Store.commit`.
 
@@ -195,8 +201,13 @@ class LevelDBStore:
         await self._accept(Transaction(), [(key, None) for key in found])
         return bool(await self._walk(lambda db: walks.span(db, start, stop, 1)))
 
+    async def copy(self) -> LevelDBCopy:
+        """Begin a copy of everything that is on disk now; see `Copyable`."""
+        self._check_open()
+        return LevelDBCopy(self._database, await self._database.keep())
+
     async def close(self) -> None:
-        """Write what is accepted, wait for running reads, release the data folder.
+        """Write what is accepted, wait for running reads, cut off copies, release the data folder.
 
         A repeat does nothing.
         """

@@ -16,7 +16,7 @@ those that say that they are shared.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from runstream.model.errors import Aborted
 
@@ -316,5 +316,48 @@ class Store(Protocol):
         """Write what is accepted, wait for running reads, release the data folder.
 
         A repeat does nothing.
+        """
+        ...
+
+
+class Copy(Protocol):
+    """All that a store keeps, as it was on disk at one moment, read slice by slice.
+
+    What is committed later is not in it. Until it is released, the store keeps what it can see, also what was removed
+    or written over since; it waits for no copy.
+    """
+
+    @property
+    def format(self) -> int:
+        """The number of the stored format that the entries have."""
+        ...
+
+    async def next_slice(self, max_bytes: int) -> list[tuple[bytes, bytes]]:
+        """Return the next keys and values, in the order of the keys; nothing when there are no more.
+
+        A slice ends with the entry that makes it `max_bytes`, counting keys and values. One call at a time.
+
+        Raises `Unavailable` when the copy cannot go on: reason ``BACKUP_CUT_OFF`` when the store had to take the state
+        away, or it was released; ``STORE_UNAVAILABLE`` when the disk cannot be read or the store is closed.
+        """
+        ...
+
+    def release(self) -> None:
+        """Let go of the state, at once or when a slice that is being read is there; a repeat does nothing."""
+        ...
+
+
+@runtime_checkable
+class Copyable(Protocol):
+    """What a backend may offer beside `Store`: to be copied while it is in use.
+
+    For a backend that keeps all in keys and values of the stored format, of which a data folder can be made again. One
+    whose database has backups of its own does not offer it.
+    """
+
+    async def copy(self) -> Copy:
+        """Begin a copy of everything that is on disk now. Whoever begins it must release it.
+
+        All that `Store.commit` has confirmed before is in it; of every transaction all or nothing.
         """
         ...

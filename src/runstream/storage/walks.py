@@ -117,6 +117,26 @@ def values(
     return found
 
 
+def pairs(
+    snapshot: Any,  # noqa: ANN401  # plyvel has no types
+    start: bytes,
+    max_bytes: int,
+) -> Generator[None, None, list[tuple[bytes, bytes]]]:
+    """Return the keys and values from `start` on, to the one that makes it `max_bytes` or to the end."""
+    found: list[tuple[bytes, bytes]] = []
+    size = 0
+    # What is read once, by whoever reads everything, is not to push out of the cache what others read often.
+    with snapshot.raw_iterator(verify_checksums=True, fill_cache=False) as iterator:
+        iterator.seek(start)
+        while size < max_bytes and iterator.valid():
+            key, value = iterator.item()
+            found.append((key, value))
+            size += len(key) + len(value)
+            iterator.next()
+            yield
+    return found
+
+
 def span(
     snapshot: Any,  # noqa: ANN401  # plyvel has no types
     start: bytes,

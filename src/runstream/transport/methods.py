@@ -16,6 +16,7 @@ from runstream.v1 import (
     agent_execution_service_pb2,
     agent_instance_service_pb2,
     agent_service_pb2,
+    backup_pb2,
     runner_pb2,
     session_service_pb2,
 )
@@ -34,6 +35,7 @@ SERVICE_FILES = (
     session_service_pb2,
     agent_execution_service_pb2,
     runner_pb2,
+    backup_pb2,
 )
 
 
