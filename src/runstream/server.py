@@ -33,6 +33,7 @@ from runstream.services.executions.cancel import CancelGrace
 from runstream.services.executions.commands import AgentExecutionCommands
 from runstream.services.executions.controls import AgentExecutionControls
 from runstream.services.executions.leasing import ExecutionLeasing
+from runstream.services.executions.limits import ExecutionLimits
 from runstream.services.executions.queries import AgentExecutionQueries
 from runstream.services.executions.streams import AgentExecutionStreams
 from runstream.services.executions.time_limit import DeadlineCommands, TimeLimits
@@ -46,6 +47,7 @@ from runstream.storage.folds import Folds
 from runstream.storage.leveldb import LevelDBStore
 from runstream.storage.records import AGENT, AGENT_EXECUTION, AGENT_INSTANCE, SESSION, TOMBSTONE
 from runstream.storage.store import Query
+from runstream.transport.admission import Admission, CallLimits
 from runstream.transport.gate import Gate
 from runstream.transport.grpc_server import GrpcServer
 from runstream.transport.methods import bind_methods
@@ -98,7 +100,7 @@ class Server:
             Assignments(self._wiring, self._time_limits.remaining),
             settings.lease_duration,
         )
-        self._gate = Gate(_request_ids())
+        self._gate = Gate(_request_ids(), Admission(_call_limits(settings), clock.monotonic))
         self._grpc = GrpcServer(
             self._gate,
             bind_methods(self._servers()),
@@ -203,6 +205,7 @@ class Server:
             observe=self.step_times,
             cancel_grace=self._settings.cancel_grace,
             max_depth=self._settings.max_depth,
+            limits=ExecutionLimits.of(self._settings.max_execution_changes, self._settings.max_execution_bytes),
         )
 
     def _servers(self) -> Mapping[str, tuple[object, ...]]:
@@ -224,6 +227,17 @@ class Server:
                 AgentExecutionStreams(wiring),
             ),
         }
+
+
+def _call_limits(settings: Settings) -> CallLimits:
+    return CallLimits(
+        max_calls=settings.max_calls,
+        max_streams=settings.max_streams,
+        max_calls_per_client=settings.max_calls_per_client,
+        max_streams_per_client=settings.max_streams_per_client,
+        client_rate=settings.client_rate,
+        client_burst=settings.client_burst,
+    )
 
 
 def _tell_if_broken(chore: asyncio.Task[None]) -> None:

@@ -1,7 +1,8 @@
 """The call gate: every call of every transport goes through here. Rules of every wire stand here and nowhere else.
 
-It says who calls, refuses calls while the server drains, checks requests that no pipeline checks, logs every call once,
-and lets nothing out but errors of our own tree: anything else is logged with the request id, and only the id goes out.
+It says who calls, refuses calls while the server drains and calls that are too many, checks requests that no pipeline
+checks, logs every call once, and lets nothing out but errors of our own tree: anything else is logged with the request
+id, and only the id goes out.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from google.protobuf.message import DecodeError
 from runstream.model.errors import Internal, InvalidArgument, RunstreamError, Unavailable
 from runstream.pipeline.context import Caller
 from runstream.pipeline.validation import validate
+from runstream.transport.admission import Admission, CallLimits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
@@ -32,17 +34,20 @@ _LONGEST_REQUEST_ID = 128
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a transport knows of a call beside its request: metadata by lower-case name, and the proven identity."""
+    """What a transport knows of a call beside its request: metadata by lower-case name, proven identity, peer."""
 
     metadata: Mapping[str, str]
     identity: str = ""
+    #: Tells the address it comes from; asked only when that counts.
+    peer: Callable[[], str] = str
 
 
 class Gate:
     """Lets calls through to their services."""
 
-    def __init__(self, new_request_id: Callable[[], str]) -> None:
+    def __init__(self, new_request_id: Callable[[], str], admission: Admission | None = None) -> None:
         self._new_request_id = new_request_id
+        self._admission = admission or Admission(CallLimits(), time.monotonic)
         self._draining = False
         self._refusing = asyncio.Event()
         #: How many calls have come since draining began.
@@ -58,12 +63,13 @@ class Gate:
             request_id=request_id,
             idempotency_key=call.metadata.get("idempotency-key", ""),
             traceparent=_traceparent(call.metadata.get("traceparent", "")),
+            client=self._admission.client(call),
         )
 
     async def unary(self, method: Method, payload: bytes, caller: Caller) -> Message:
         """Serve a call with one answer. Raises errors of our tree only."""
         await self._admit()
-        with _logged(method, caller):
+        with _logged(method, caller), self._admission.admit(method, caller.client):
             request = parse(method, payload)
             if method.command is not None:
                 return await method.command(request, caller)
@@ -81,7 +87,7 @@ class Gate:
     ) -> AsyncGenerator[Message, None]:
         """Serve a call with a stream of answers. Raises errors of our tree only."""
         await self._admit()
-        with _logged(method, caller):
+        with _logged(method, caller), self._admission.admit(method, caller.client):
             if method.stream is None:
                 raise LookupError(f"{method.path} does not stream")
             request = parse(method, payload)
