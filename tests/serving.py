@@ -6,10 +6,11 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RequestInfo
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RequestInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc import aio
 
+from runstream.model.times import to_seconds
 from runstream.server import Server
 from runstream.settings import Settings
 from runstream.v1 import (
@@ -87,17 +88,20 @@ class Refusal:
         self.request_id = ""
         self.metadata: dict[str, str] = {}
         self.fields: dict[str, str] = {}
+        self.retry_after: float | None = None
         for key, value in error.trailing_metadata() or ():
             if key == "grpc-status-details-bin":
                 self._read(Status.FromString(value))
 
     def _read(self, status: Status) -> None:
         for detail in status.details:
-            info, request, call = ErrorInfo(), BadRequest(), RequestInfo()
+            info, request, call, retry = ErrorInfo(), BadRequest(), RequestInfo(), RetryInfo()
             if detail.Unpack(info):
                 self.reason, self.metadata = info.reason, dict(info.metadata)
             elif detail.Unpack(call):
                 self.request_id = call.request_id
+            elif detail.Unpack(retry):
+                self.retry_after = to_seconds(retry.retry_delay)
             elif detail.Unpack(request):
                 self.fields = {violation.field: violation.reason for violation in request.field_violations}
 

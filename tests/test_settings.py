@@ -185,6 +185,8 @@ def test_half_of_a_certificate_is_refused(tmp_path: Path) -> None:
         ("cancel_grace", 0, 86_400),
         ("drain_timeout", 0, 3_600),
         ("max_depth", 0, 1_000),
+        ("client_rate", 0, 1_000_000),
+        ("client_burst", 1, 1_000_000),
     ],
 )
 def test_a_number_out_of_range_is_refused(name: str, low: int, high: int) -> None:
@@ -193,6 +195,26 @@ def test_a_number_out_of_range_is_refused(name: str, low: int, high: int) -> Non
         assert getattr(load_settings(None, **{name: number}), name) == number
     for number in (low - 1, high + 1):
         assert name in refused(**{name: number})
+
+
+LIMITS = {
+    "max_execution_changes": 1_000_000,
+    "max_execution_bytes": 1 << 30,
+    "max_calls": 10_000,
+    "max_streams": 10_000,
+    "max_calls_per_client": 0,
+    "max_streams_per_client": 0,
+    "client_rate": 0,
+}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_limit_has_a_default_and_can_be_taken_away(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By 0; no limit is negative, and each can be given in the environment."""
+    assert getattr(load_settings(None), name) == LIMITS[name]
+    monkeypatch.setenv(f"RUNSTREAM_{name.upper()}", "0")
+    assert getattr(load_settings(None), name) == 0
+    assert name in refused(**{name: -1})
 
 
 @pytest.mark.parametrize(("name", "value"), [("log_format", "xml"), ("log_level", "loud"), ("fold_cache_bytes", -1)])

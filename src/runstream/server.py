@@ -37,6 +37,7 @@ from runstream.services.executions.chronicle import Chronicle
 from runstream.services.executions.commands import AgentExecutionCommands
 from runstream.services.executions.controls import AgentExecutionControls
 from runstream.services.executions.leasing import ExecutionLeasing
+from runstream.services.executions.limits import ExecutionLimits
 from runstream.services.executions.queries import AgentExecutionQueries
 from runstream.services.executions.streams import AgentExecutionStreams
 from runstream.services.executions.time_limit import DeadlineCommands, TimeLimits
@@ -50,6 +51,7 @@ from runstream.storage.folds import Folds
 from runstream.storage.leveldb import LevelDBStore
 from runstream.storage.records import AGENT, AGENT_EXECUTION, AGENT_INSTANCE, SESSION, TOMBSTONE
 from runstream.storage.store import Query
+from runstream.transport.admission import Admission, CallLimits
 from runstream.transport.gate import Gate
 from runstream.transport.grpc_server import GrpcServer
 from runstream.transport.methods import bind_methods
@@ -106,7 +108,7 @@ class Server:
             settings.lease_duration,
         )
         self._backups = BackupService(store, clock, allowed=settings.backups)
-        self._gate = Gate(_request_ids(), verbose=settings.verbose)
+        self._gate = Gate(_request_ids(), Admission(_call_limits(settings), clock.monotonic), verbose=settings.verbose)
         self._methods = bind_methods(self._servers())
         self._grpc = GrpcServer(self._gate, self._methods, max_message_bytes=settings.max_message_bytes)
         self._publishing: Publishing | None = None
@@ -243,6 +245,7 @@ class Server:
             observe=self.step_times if self._settings.measured or self._settings.verbose else None,
             cancel_grace=self._settings.cancel_grace,
             max_depth=self._settings.max_depth,
+            limits=ExecutionLimits.of(self._settings.max_execution_changes, self._settings.max_execution_bytes),
         )
 
     def _servers(self) -> Mapping[str, tuple[object, ...]]:
@@ -265,6 +268,17 @@ class Server:
                 AgentExecutionStreams(wiring),
             ),
         }
+
+
+def _call_limits(settings: Settings) -> CallLimits:
+    return CallLimits(
+        max_calls=settings.max_calls,
+        max_streams=settings.max_streams,
+        max_calls_per_client=settings.max_calls_per_client,
+        max_streams_per_client=settings.max_streams_per_client,
+        client_rate=settings.client_rate,
+        client_burst=settings.client_burst,
+    )
 
 
 def _tell_if_broken(chore: asyncio.Task[None]) -> None:

@@ -50,6 +50,22 @@ class Settings(BaseSettings):
         description="Seconds before an execution that lost its runner is queued again; doubled each time, at most 60.",
     )
     max_depth: int = Field(8, ge=0, le=1_000, description="Levels of sub-executions below an execution of no parent.")
+    max_execution_changes: int = Field(
+        1_000_000, ge=0, description="Changes one execution may have, all that ends it apart; 0 is no limit."
+    )
+    max_execution_bytes: int = Field(
+        1 << 30, ge=0, description="Bytes one execution's log may have, all that ends it apart; 0 is no limit."
+    )
+    max_calls: int = Field(10_000, ge=0, description="Calls in flight, streams apart; 0 is no limit.")
+    max_streams: int = Field(10_000, ge=0, description="Open streams; 0 is no limit.")
+    max_calls_per_client: int = Field(0, ge=0, description="Calls in flight of one client; 0 is no limit.")
+    max_streams_per_client: int = Field(0, ge=0, description="Open streams of one client; 0 is no limit.")
+    client_rate: float = Field(
+        0.0, ge=0, le=1_000_000, description="Calls per second of one client over time; 0 is no limit."
+    )
+    client_burst: int = Field(
+        100, ge=1, le=1_000_000, description="Calls one client may make at once under client_rate, after some quiet."
+    )
     drain_timeout: float = Field(
         10.0, ge=0, le=3_600, description="Seconds that running calls have to end at shutdown."
     )

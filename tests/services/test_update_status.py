@@ -422,7 +422,9 @@ async def test_a_message_larger_than_the_server_takes_is_refused(client: Client)
     before = await stored(client, execution_id)
     request = delta(execution_id)
     request.status.messages.add(id="m", content="x" * (9 * MIB))
-    assert (await refusal(client.executions.UpdateStatus(request))).code == EXHAUSTED
+    told = await refusal(client.executions.UpdateStatus(request))
+    assert told.code == EXHAUSTED
+    assert f"larger than max ({request.ByteSize()} vs. {8 * MIB})" in told.message
     assert await stored(client, execution_id) == before
 
 

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import grpc
 import pytest
+from google.rpc.error_details_pb2 import RetryInfo
 
 from runstream.model import errors
 from runstream.storage.store import Conflict
@@ -85,6 +86,16 @@ def test_a_short_message_is_told_whole() -> None:
     cut = message_of(errors.NotFound("R", "ä" * 1000))
     assert cut.endswith("…")
     assert set(cut[:-1]) == {"ä"}
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.25, 1, 3_600])
+def test_an_error_says_when_to_try_again(seconds: float) -> None:
+    """With `RetryInfo`, to the nanosecond; an error that does not know says nothing."""
+    found = RetryInfo()
+    status = status_of(errors.ResourceExhausted("R", "too many", retry_after=seconds), "req")
+    assert [detail.Unpack(found) for detail in status.details] == [False, False, True]
+    assert found.retry_delay.ToNanoseconds() == seconds * 1e9
+    assert len(status_of(errors.ResourceExhausted("R", "too many"), "req").details) == 2
 
 
 async def test_a_client_hears_of_a_thousand_violations(client: Client) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
-from runstream.cli.failure import Misuse
+from grpc.aio import AioRpcError
+
+from runstream.cli.failure import Misuse, retry_after
 from runstream.cli.output import Output
 from runstream.v1.agent_execution_service_pb2_grpc import (
     AgentExecutionCommandControllerStub,
@@ -51,9 +54,20 @@ class Client:
         request: Q,
         metadata: Mapping[str, str] | None = None,
     ) -> A:
-        """Call `method` once. Raises `grpc.aio.AioRpcError`."""
-        pairs = tuple((metadata or {}).items())
-        return await method(request, timeout=self.connection.seconds, metadata=pairs)
+        """Call `method` once; again when the server has not begun it and asks to try later, as long as there is time.
+
+        Raises `grpc.aio.AioRpcError`.
+        """
+        pairs, loop = tuple((metadata or {}).items()), asyncio.get_running_loop()
+        end = loop.time() + self.connection.seconds
+        while True:
+            try:
+                return await method(request, timeout=end - loop.time(), metadata=pairs)
+            except AioRpcError as error:
+                delay = retry_after(error)
+                if delay is None or loop.time() + delay >= end:
+                    raise
+            await asyncio.sleep(delay)
 
 
 def idempotent(key: str) -> Mapping[str, str]:

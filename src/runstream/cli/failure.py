@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import grpc
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from grpc_status import rpc_status
 
 from runstream.cli import unreachable
 from runstream.cli.exit_codes import ExitCode
 from runstream.cli.plain_text import clean
+from runstream.model.times import to_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -124,6 +125,15 @@ def is_lost_connection(error: grpc.aio.AioRpcError) -> bool:
     if error.code() is grpc.StatusCode.UNAVAILABLE:
         return True
     return error.code() in _BROKEN and _status(error) is None
+
+
+def retry_after(error: grpc.aio.AioRpcError) -> float | None:
+    """Return how many seconds the server asks to wait before the call is made again; None when it does not."""
+    status, info = _status(error), RetryInfo()
+    for detail in status.details if status else ():
+        if detail.Unpack(info):
+            return to_seconds(info.retry_delay)
+    return None
 
 
 def _what_happened(code: grpc.StatusCode) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import grpc
 from grpc.aio import AioRpcError
 
-from runstream.cli.failure import is_lost_connection
+from runstream.cli.failure import is_lost_connection, retry_after
 from runstream.cli.patience import Patience
 from runstream.v1.agent_execution_pb2 import ExecutionChange
 from runstream.v1.agent_execution_service_pb2 import GetAgentExecutionRequest, WatchAgentExecutionRequest
@@ -57,7 +57,7 @@ class Follower:
     """Begin with the state instead of all changes, while the cursor is 0."""
 
     retry_for: float
-    """How many seconds to try again after the connection was lost."""
+    """How many seconds to try again after the connection was lost, or the server has asked to try later."""
 
     connected: bool = False
     """Whether the server was reached before: else a first failure is final."""
@@ -67,24 +67,30 @@ class Follower:
 
         Raises `AioRpcError` for what the server refused, and when patience has run out.
         """
-        patience = Patience(self.retry_for)
+        patience, told = Patience(self.retry_for), False
         while True:
             call = None
             try:
                 if patience.lost:
                     await self._answered()
                     patience.resumed()
-                    yield Resumed(self.after)
+                    if told:
+                        told = False
+                        yield Resumed(self.after)
                 call = self._call()
                 self.connected = await self._opened(call) or self.connected
                 async for change in call:
                     self.after = change.revision
                     yield change
             except AioRpcError as error:
-                first, delay = not patience.lost, patience.next_delay()
-                if not self.connected or delay is None or not is_lost_connection(error):
+                asked, delay = retry_after(error), patience.next_delay()
+                lost = self.connected and is_lost_connection(error)
+                if delay is None or not (lost or asked is not None):
                     raise
-                yield Lost(self.after, first)
+                delay = max(delay, asked or 0)
+                if lost:
+                    yield Lost(self.after, not told)
+                    told = True
             else:
                 return
             finally:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from grpc.aio import AioRpcError
 from rich.text import Text
 
-from runstream.cli.failure import is_lost_connection
+from runstream.cli.failure import is_lost_connection, retry_after
 from runstream.cli.patience import Patience
 from runstream.cli.phases import phase_text
 from runstream.cli.plain_text import one_line
@@ -41,6 +41,7 @@ class ListWatch:
         self._fetch = fetch
         self._patience = Patience(retry_for)
         self._connected = False
+        self._told = False
         self._printed: dict[str, int] = {}
 
     async def run(self) -> None:
@@ -49,12 +50,14 @@ class ListWatch:
             try:
                 await self._follow()
             except AioRpcError as error:
-                first, delay = not self._patience.lost, self._patience.next_delay()
-                if not self._connected or delay is None or not is_lost_connection(error):
+                asked, delay = retry_after(error), self._patience.next_delay()
+                lost = self._connected and is_lost_connection(error)
+                if delay is None or not (lost or asked is not None):
                     raise
-                if first:
+                if lost and not self._told:
+                    self._told = True
                     self._client.output.note("connection lost, resuming…")
-                await asyncio.sleep(delay)
+                await asyncio.sleep(max(delay, asked or 0))
 
     async def _follow(self) -> None:
         call = self._client.queries.WatchList(self._request)
@@ -71,8 +74,9 @@ class ListWatch:
 
     def _resumed(self) -> None:
         self._connected = True
-        if self._patience.lost:
-            self._patience.resumed()
+        self._patience.resumed()
+        if self._told:
+            self._told = False
             self._client.output.note("resumed")
 
     def _print(self, execution: AgentExecution) -> None:

@@ -46,13 +46,18 @@ class RunstreamError(Exception):
         *,
         fields: Iterable[FieldViolation] = (),
         metadata: Mapping[str, str] | None = None,
+        retry_after: float = 0,
     ) -> None:
-        """Take the stable `reason`, the `message` for people, the `fields` at fault and the values concerned."""
+        """Take the stable `reason`, the `message` for people, the `fields` at fault and the values concerned.
+
+        `retry_after`: in how many seconds the same call may be sent again; 0 when nothing is known of that.
+        """
         super().__init__(message)
         self.reason = reason
         self.message = message
         self.fields = tuple(fields)
         self.metadata = dict(metadata or {})
+        self.retry_after = retry_after
 
 
 class InvalidArgument(RunstreamError):

@@ -31,6 +31,8 @@ class Caller(NamedTuple):
     request_id: str = ""
     idempotency_key: str = ""
     traceparent: str = ""
+    #: Whom the limits of calls count it for; empty when they count nobody.
+    client: str = ""
 
 
 #: The server itself, as the caller of what time, dispatch and the tree ask for.

@@ -11,7 +11,7 @@ import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 
 from runstream.runner.backoff import Backoff
-from runstream.runner.refusals import refusal
+from runstream.runner.refusals import refusal, retry_after
 
 if TYPE_CHECKING:
     from grpc.aio import Channel, UnaryUnaryMultiCallable
@@ -86,7 +86,8 @@ async def until_answered(
             if refused is not None:
                 raise refused from error
             _LOG.debug("a call is sent again: %s: %s", error.code().name, error.details())
-        await asyncio.sleep(backoff.next())
+            asked = retry_after(error)
+        await asyncio.sleep(asked + backoff.next())
 
 
 def _is_local(server: str) -> bool:

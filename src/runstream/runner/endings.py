@@ -26,30 +26,35 @@ _LONGEST_REASON = 1_000
 
 
 class StopKind(IntEnum):
-    """Why an attempt is stopped. Of the first two, the first to come counts; the others outweigh what came before."""
+    """Why an attempt is stopped. Of the first three, the first to come counts; the others outweigh what came before."""
 
     CANCEL = 1
     DEADLINE = 2
+    #: The execution is at its limit, and can take nothing more but its end.
+    FULL = 3
     #: The runner ends, and gives the execution back: no end is reported.
-    GIVE_BACK = 3
+    GIVE_BACK = 4
     #: The execution is the runner's no longer: nothing at all is reported.
-    LOST = 4
+    LOST = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """What stops an attempt; `reason` is what whoever asked has given."""
+    """What stops an attempt; `reason` is what whoever asked has given, `message` what the server says of a limit."""
 
     kind: StopKind
     reason: str = ""
+    message: str = ""
 
 
 def ending(agent: asyncio.Task[None], stop: Stop | None, desk: Desk) -> AgentExecutionStatus:
-    """Return the last delta of an attempt that was stopped by CANCEL or DEADLINE, or whose agent ended by itself."""
+    """Return the last delta of an attempt that was stopped by CANCEL, DEADLINE or FULL, or that ended by itself."""
     if stop is None:
         return _own_ending(agent, desk)
     if stop.kind is StopKind.CANCEL:
         return AgentExecutionStatus(phase=EXECUTION_CANCELLED, reason=stop.reason)
+    if stop.kind is StopKind.FULL:
+        return _failed(stop.reason, stop.message)
     return _failed("DEADLINE_EXCEEDED", "The deadline was over before the agent had ended.")
 
 

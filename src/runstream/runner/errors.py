@@ -41,11 +41,14 @@ class AgentFailure(Exception):
 
 
 class ReportRefused(AgentFailure):
-    """The server does not take a report, however often it were sent. Raised by the reports after it, too."""
+    """The server does not take a report, however often it were sent. Raised by the reports after it, too.
 
-    def __init__(self, message: str) -> None:
+    Reason REPORT_REFUSED; when the execution is at its limit, the server's: EXECUTION_TOO_LONG, EXECUTION_TOO_LARGE.
+    """
+
+    def __init__(self, message: str, reason: str = "REPORT_REFUSED") -> None:
         """Take what the server said."""
-        super().__init__("REPORT_REFUSED", message)
+        super().__init__(reason, message)
 
 
 class ToolDeclined(AgentFailure):

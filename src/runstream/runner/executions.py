@@ -10,7 +10,7 @@ import grpc
 
 from runstream.runner.backoff import Backoff
 from runstream.runner.calls import until_answered
-from runstream.runner.refusals import Refusal, refusal
+from runstream.runner.refusals import Refusal, refusal, retry_after
 from runstream.v1.agent_execution_service_pb2 import (
     CancelAgentExecutionInput,
     GetAgentExecutionRequest,
@@ -68,6 +68,7 @@ class Executions:
         backoff, cursor = Backoff(), after
         while True:
             request = WatchAgentExecutionRequest(execution_id=execution_id, after_revision=cursor)
+            asked = 0.0
             try:
                 async for change in self._queries.Watch(request):
                     backoff.reset()
@@ -79,7 +80,8 @@ class Executions:
                 refused = refusal(error)
                 if refused is not None:
                     raise refused from error
-            await asyncio.sleep(backoff.next())
+                asked = retry_after(error)
+            await asyncio.sleep(asked + backoff.next())
 
     def cancel(self, execution: Awaitable[str], reason: str) -> None:
         """Cancel an execution in the background, once its id is known; one that has ended stays as it is."""

@@ -24,7 +24,7 @@ import grpc
 from runstream.model.times import to_seconds
 from runstream.runner.backoff import Backoff
 from runstream.runner.errors import RunnerRefused
-from runstream.runner.refusals import refusal
+from runstream.runner.refusals import refusal, retry_after
 from runstream.v1.runner_pb2 import AttachRequest, DetachRequest, HeartbeatRequest
 from runstream.v1.runner_pb2_grpc import RunnerControllerStub
 
@@ -79,6 +79,7 @@ class Link:
         """Stay attached, until cancelled. Raises `RunnerRefused` when the server never let the runner attach."""
         backoff = Backoff()
         while True:
+            asked = 0.0
             try:
                 await self._follow(backoff)
                 self._note_outage("the stream has ended")
@@ -87,7 +88,8 @@ class Link:
             except grpc.aio.AioRpcError as error:
                 self._check_refusal(error)
                 self._note_outage(f"{error.code().name}: {error.details()}")
-            await asyncio.sleep(backoff.next())
+                asked = retry_after(error)
+            await asyncio.sleep(asked + backoff.next())
 
     def take_no_more(self) -> None:
         """From the next `attach` on, get no more work."""

@@ -74,7 +74,9 @@ class Outbox:
         self._done = 0
         self._finished = False
         self._closed = False
-        self._refused = ""
+        self._refused: Refusal | None = None
+        #: The execution is at its limit: all that is still taken is its end.
+        self._full = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._more = Bell()
         self._less = Bell()
@@ -121,16 +123,16 @@ class Outbox:
             self._finished, last = True, self._added
             while self._done < last and not self._closed:
                 await self._less.wait()
-        refused, self._refused = self._refused, ""
+        refused, self._refused = self._refused, None
         if self._closed:
             raise ReportClosed
-        if refused:
-            raise ReportRefused(refused)
+        if refused is not None:
+            raise _told(refused)
         await self._recorded(delta, gather=True)
 
     def post(self, delta: AgentExecutionStatus, replace: Sequence[str] = ()) -> None:
         """Add a delta of its own without waiting for anything; nothing happens when nothing more is taken in."""
-        if self._closed or self._finished:
+        if self._closed or self._finished or self._full:
             return
         self._seal()
         self._enqueue(_Parcel(delta, replace, delta.ByteSize()))
@@ -187,8 +189,8 @@ class Outbox:
             raise RuntimeError("an agent reports on its runner's loop; in a thread: invocation.wait(report.text(…))")
         if self._closed or self._finished:
             raise ReportClosed
-        if self._refused:
-            raise ReportRefused(self._refused)
+        if self._refused is not None:
+            raise _told(self._refused)
 
     def _ripen(self, batch: Batch) -> None:
         batch.ripe = True
@@ -233,10 +235,31 @@ class Outbox:
             self._less.ring()
 
     def _refuse(self, parcel: _Parcel, refusal: Refusal) -> None:
-        """Tell whoever waits for this delta; if nobody does, whoever reports next."""
-        if parcel.receipt is None:
-            self._refused = str(refusal)
-        _answer(parcel, ReportRefused(str(refusal)))
+        """Tell whoever waits for this delta; if nobody does, whoever reports next.
+
+        When the execution is at its limit, tell everybody: what comes after this need not be sent.
+        """
+        if parcel.receipt is None or refusal.full:
+            self._refused = refusal
+        _answer(parcel, _told(refusal))
+        if refusal.full:
+            self._full = True
+            self._drop(refusal)
+
+    def _drop(self, refusal: Refusal) -> None:
+        """Send nothing of what waits to be sent."""
+        if self._batch is not None:
+            batch, self._batch = self._batch, None
+            self._unsent -= batch.bytes
+        for parcel in self._queue:
+            self._unsent -= parcel.bytes
+            self._done += 1
+            _answer(parcel, _told(refusal))
+        self._queue.clear()
+
+
+def _told(refusal: Refusal) -> ReportRefused:
+    return ReportRefused(refusal.message, refusal.reason) if refusal.full else ReportRefused(str(refusal))
 
 
 def _answer(parcel: _Parcel, result: Receipt | Exception) -> None:

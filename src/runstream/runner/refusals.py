@@ -1,12 +1,14 @@
-"""Refusals: which failed calls may be sent again, and what the server said about the others."""
+"""Refusals: which failed calls may be sent again, and when, and what the server said about the others."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
 import grpc
-from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from grpc_status import rpc_status
+
+from runstream.model.times import to_seconds
 
 if TYPE_CHECKING:
     from google.rpc.status_pb2 import Status
@@ -24,6 +26,8 @@ _AGAIN: Final = frozenset(
 _BROKEN: Final = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN})
 #: The execution is not this runner's any more, or is no more.
 _LOST: Final = frozenset({"STALE_ATTEMPT", "EXECUTION_TERMINAL"})
+#: The execution is as long or as large as it may be: nothing but its end is taken any more.
+_FULL: Final = frozenset({"EXECUTION_TOO_LONG", "EXECUTION_TOO_LARGE"})
 
 
 class Refusal(Exception):
@@ -41,6 +45,11 @@ class Refusal(Exception):
         """Whether it says that the execution is the caller's no longer."""
         return self.code is grpc.StatusCode.NOT_FOUND or self.reason in _LOST
 
+    @property
+    def full(self) -> bool:
+        """Whether it says that the execution can take nothing more, but its end."""
+        return self.reason in _FULL
+
 
 def refusal(error: grpc.aio.AioRpcError) -> Refusal | None:
     """Return what the server has refused for good; None when the call may be sent again."""
@@ -48,9 +57,22 @@ def refusal(error: grpc.aio.AioRpcError) -> Refusal | None:
     if code in _AGAIN:
         return None
     status = _status(error)
-    if code in _BROKEN and status is None:
+    if (code in _BROKEN and status is None) or _retry_info(status) is not None:
         return None
     return Refusal(code, _reason(status), error.details() or "")
+
+
+def retry_after(error: grpc.aio.AioRpcError) -> float:
+    """Return how many seconds the server asks to wait before the call is sent again; 0 when it does not."""
+    return _retry_info(_status(error)) or 0
+
+
+def _retry_info(status: Status | None) -> float | None:
+    info = RetryInfo()
+    for detail in status.details if status else ():
+        if detail.Unpack(info):
+            return to_seconds(info.retry_delay)
+    return None
 
 
 def _status(error: grpc.aio.AioRpcError) -> Status | None:

@@ -250,7 +250,12 @@ class Run:
         )
         if replace:
             request.replace_mask.paths.extend(replace)
-        return await self._update(request)
+        try:
+            return await self._update(request)
+        except Refusal as refusal:
+            if refusal.full:  # an agent that went on would work for nothing
+                self._stop_agent(Stop(StopKind.FULL, refusal.reason, refusal.message), CLEAN_UP_SECONDS)
+            raise
 
 
 #: Agents that go on after they were stopped. The loop itself holds its tasks weakly.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from runstream.model.ids import IdSource
     from runstream.pipeline.context import Q, S
     from runstream.pipeline.engine import Step, StepObserver
+    from runstream.services.executions.limits import ExecutionLimits
     from runstream.storage.executions import Executions
     from runstream.storage.folds import Folds
     from runstream.storage.store import Store
@@ -41,6 +42,8 @@ class Wiring:
     cancel_grace: float
     #: How many levels of sub-executions may stand below an execution of no parent.
     max_depth: int
+    #: How long and how large an execution may become.
+    limits: ExecutionLimits
 
     def pipeline(self, name: str, steps: Sequence[Step[Q, S, A]], answer: type[A]) -> Pipeline[Q, S, A]:
         """Make a command of steps; `answer` is the message it answers with."""

@@ -1,13 +1,14 @@
 """The call gate: every call of every transport goes through here. Rules of every wire stand here and nowhere else.
 
-It says who calls, refuses calls while the server drains, checks requests that no pipeline checks, has every call
-counted and logged once, and lets nothing out but errors of our own tree: anything else is logged with the request id,
-and only the id goes out.
+It says who calls, refuses calls while the server drains and calls that are too many, checks requests that no pipeline
+checks, has every call counted and logged once, and lets nothing out but errors of our own tree: anything else is logged
+with the request id, and only the id goes out.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from google.protobuf.message import DecodeError
 from runstream.model.errors import InvalidArgument, Unavailable
 from runstream.pipeline.context import Caller
 from runstream.pipeline.validation import validate
+from runstream.transport.admission import Admission, CallLimits
 from runstream.transport.passage import Passage
 
 if TYPE_CHECKING:
@@ -31,17 +33,22 @@ _LONGEST_REQUEST_ID = 128
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a transport knows of a call beside its request: metadata by lower-case name, and the proven identity."""
+    """What a transport knows of a call beside its request: metadata by lower-case name, proven identity, peer."""
 
     metadata: Mapping[str, str]
     identity: str = ""
+    #: Tells the address it comes from; asked only when that counts.
+    peer: Callable[[], str] = str
 
 
 class Gate:
     """Lets calls through to their services. `verbose`: those that are served are logged too."""
 
-    def __init__(self, new_request_id: Callable[[], str], *, verbose: bool = False) -> None:
+    def __init__(
+        self, new_request_id: Callable[[], str], admission: Admission | None = None, *, verbose: bool = False
+    ) -> None:
         self._new_request_id = new_request_id
+        self._admission = admission or Admission(CallLimits(), time.monotonic)
         self._verbose = verbose
         self._draining = False
         self._refusing = asyncio.Event()
@@ -58,6 +65,7 @@ class Gate:
             request_id=request_id,
             idempotency_key=call.metadata.get("idempotency-key", ""),
             traceparent=_traceparent(call.metadata.get("traceparent", "")),
+            client=self._admission.client(call),
         )
 
     async def unary(self, method: Method, payload: bytes, caller: Caller) -> Message:
@@ -65,13 +73,14 @@ class Gate:
         with Passage(method, payload, caller, verbose=self._verbose):
             if self._draining:
                 await self._refuse()
-            request = parse(method, payload)
-            if method.command is not None:
-                return await method.command(request, caller)
-            if method.query is None:
-                raise LookupError(f"{method.path} does not answer once")
-            validate(request)
-            return await method.query(request)
+            with self._admission.admit(method, caller.client):
+                request = parse(method, payload)
+                if method.command is not None:
+                    return await method.command(request, caller)
+                if method.query is None:
+                    raise LookupError(f"{method.path} does not answer once")
+                validate(request)
+                return await method.query(request)
 
     async def stream(
         self,
@@ -84,15 +93,16 @@ class Gate:
         with Passage(method, payload, caller, verbose=self._verbose):
             if self._draining:
                 await self._refuse()
-            if method.stream is None:
-                raise LookupError(f"{method.path} does not stream")
-            request = parse(method, payload)
-            validate(request)
-            # Closed at once when the client goes away, so that nobody is woken for it any more.
-            async with aclosing(method.stream(request, started)) as answers:
-                async for answer in answers:
-                    method.counts.messages += 1
-                    yield answer
+            with self._admission.admit(method, caller.client):
+                if method.stream is None:
+                    raise LookupError(f"{method.path} does not stream")
+                request = parse(method, payload)
+                validate(request)
+                # Closed at once when the client goes away, so that nobody is woken for it any more.
+                async with aclosing(method.stream(request, started)) as answers:
+                    async for answer in answers:
+                        method.counts.messages += 1
+                        yield answer
 
     def drain(self) -> None:
         """Admit no call from now on: those that come are held until `refuse`."""

@@ -133,7 +133,7 @@ class GrpcServer:
 def _call(context: Context) -> Call:
     metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
     names = context.auth_context().get("x509_common_name") or ()
-    return Call(metadata, next((name.decode(errors="replace") for name in names), ""))
+    return Call(metadata, next((name.decode(errors="replace") for name in names), ""), context.peer)
 
 
 async def _abort(context: Context, error: RunstreamError, request_id: str) -> Message:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import code_pb2
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RequestInfo
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RequestInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from runstream.model import errors
+from runstream.model.times import to_duration
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -49,6 +50,8 @@ def status_of(error: errors.RunstreamError, request_id: str) -> Status:
     info = ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=_short(error.metadata))
     status.details.append(_packed(info))
     status.details.append(_packed(RequestInfo(request_id=request_id)))
+    if error.retry_after:
+        status.details.append(_packed(RetryInfo(retry_delay=to_duration(error.retry_after))))
     if error.fields:
         room = _DETAILS_BYTES - status.ByteSize()
         status.details.append(_packed(_bad_request(error, room)))

@@ -72,8 +72,11 @@ class StatusChange:
         supersedes: int = 0,
         revise: Revision = _nothing_more,
         event: str = "status_updated",
-    ) -> None:
-        """Stage `delta`, which becomes the store's. The transition must have been checked, the ids given."""
+    ) -> ExecutionHead:
+        """Stage `delta`, which becomes the store's; return the head after it.
+
+        The transition must have been checked, the ids given.
+        """
         status: AgentExecutionStatus | None = None
         if self._needs_fold(loaded, delta):
             loaded, status = await catch_up(context, self._folds, loaded, sequence)
@@ -102,6 +105,7 @@ class StatusChange:
         stage_change(context, loaded, change, head)
         if head.parent_id:
             await stage_in_parent(context, loaded, head, status)
+        return head
 
     @staticmethod
     def _needs_fold(loaded: Loaded, delta: AgentExecutionStatus) -> bool:

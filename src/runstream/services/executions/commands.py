@@ -24,6 +24,7 @@ from runstream.services.executions.create import (
     recall_created,
 )
 from runstream.services.executions.delete import BuildDeletedExecution, StageDeletedExecution
+from runstream.services.executions.limits import RefuseBeyondLimits, RefuseNewBeyondLimits
 from runstream.services.executions.loading import AnswerExecution, LoadExecution
 from runstream.services.executions.parents import CheckParentAndCall, JoinTree, StageInParent
 from runstream.services.executions.time_limit import SetDeadline
@@ -100,6 +101,7 @@ class AgentExecutionCommands:
                 SetInitialPhase(),
                 StageNewExecution(),
                 StageInParent(),
+                RefuseNewBeyondLimits(self._wiring.limits),
                 RememberIdempotencyKey(keep_answer=False),
                 Persist(),
                 AnswerState(),
@@ -117,6 +119,7 @@ class AgentExecutionCommands:
                 BuildUpdatedExecution(),
                 RefuseFinished(),
                 StageUpdatedExecution(),
+                RefuseBeyondLimits(self._wiring.limits, more=True),
                 Persist(),
                 self._answer,
             ],
@@ -137,7 +140,7 @@ class AgentExecutionCommands:
                 AnswerRepeatedSequence(answer),
                 CheckAttempt(),
                 CheckTransition(),
-                StageStatus(self._status_change, self._wiring.ids),
+                StageStatus(self._status_change, self._wiring.ids, self._wiring.limits),
                 Persist(),
                 answer,
             ],

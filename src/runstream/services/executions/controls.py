@@ -31,6 +31,7 @@ from runstream.services.executions.halts import (
     StageResume,
 )
 from runstream.services.executions.inputs import AnswerRepeatedInput, CheckWaitsForInput, StageInput
+from runstream.services.executions.limits import RefuseBeyondLimits
 from runstream.services.executions.loading import AnswerExecution, LoadExecution
 from runstream.services.executions.recovery import AnswerIfLive, CheckRecovery, StageRecovery
 from runstream.v1.agent_execution_pb2 import EXECUTION_CANCELLED, EXECUTION_TERMINATED, AgentExecution
@@ -146,6 +147,7 @@ class AgentExecutionControls:
             RefuseIfCancelling(),
             AnswerIfHalting(self._answer),
             StagePause(self._status_change),
+            RefuseBeyondLimits(self._wiring.limits, more=True),
         )
 
     def _resume_pipeline(self) -> Control:
@@ -155,6 +157,7 @@ class AgentExecutionControls:
             RefuseIfEnded("be resumed"),
             AnswerIfNotHalting(self._answer),
             StageResume(self._status_change),
+            RefuseBeyondLimits(self._wiring.limits, more=True),
         )
 
     def _recover_pipeline(self) -> Control:
@@ -164,6 +167,7 @@ class AgentExecutionControls:
             AnswerIfLive(self._answer),
             CheckRecovery(),
             StageRecovery(self._status_change),
+            RefuseBeyondLimits(self._wiring.limits),
         )
 
     def _submit_approval_pipeline(self) -> Control:
@@ -172,6 +176,7 @@ class AgentExecutionControls:
             lambda request: request.agent_execution_id,
             AnswerIfDecided(self._wiring.folds, self._answer),
             StageDecision(self._status_change),
+            RefuseBeyondLimits(self._wiring.limits, more=True),
         )
 
     def _submit_input_pipeline(self) -> Control:
@@ -182,6 +187,7 @@ class AgentExecutionControls:
             RefuseIfEnded("take an input"),
             CheckWaitsForInput(),
             StageInput(self._status_change, self._wiring.ids),
+            RefuseBeyondLimits(self._wiring.limits, more=True),
         )
 
     def _enforce_cancel_pipeline(self) -> Control:

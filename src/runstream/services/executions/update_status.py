@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from runstream.model.ids import IdSource
     from runstream.pipeline.context import RequestContext
     from runstream.services.executions.changes import StatusChange
+    from runstream.services.executions.limits import ExecutionLimits
     from runstream.services.executions.loading import Loaded
     from runstream.stored.v1.stored_pb2 import ExecutionHead
     from runstream.v1.agent_execution_pb2 import AgentExecutionStatus
@@ -104,16 +105,17 @@ class CheckTransition:
 class StageStatus:
     """Stages the delta: ids given, output fields filled in, head moved."""
 
-    def __init__(self, status_change: StatusChange, ids: IdSource) -> None:
+    def __init__(self, status_change: StatusChange, ids: IdSource, limits: ExecutionLimits) -> None:
         self._status_change = status_change
         self._ids = ids
+        self._limits = limits
 
     async def __call__(self, context: StatusContext) -> None:
-        """Add the change to the transaction."""
+        """Add the change to the transaction. RESOURCE_EXHAUSTED beyond the limits, for all but an end."""
         request, loaded = context.request, context.value(LOADED)
         delta = normalise_delta(request.status, self._ids.new)
         end_instead_of_halt(loaded.head, delta)
-        await self._status_change.stage(
+        head = await self._status_change.stage(
             context,
             loaded,
             delta,
@@ -122,6 +124,9 @@ class StageStatus:
             sequence=request.sequence,
             revise=partial(_revise, request, context.now),
         )
+        # Not a step, as it is elsewhere: this is the hot path, and to measure a step takes longer than to do this.
+        if not is_terminal(head.status.phase):
+            self._limits.check(loaded.id, head, more=request.status.phase == EXECUTION_PAUSED)
 
 
 def _revise(
