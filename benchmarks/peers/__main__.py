@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
     from benchmarks.peers.peer import Peer
 
+_INTERRUPTED = 130
+
 PEERS: dict[str, Callable[[], Peer]] = {
     "runstream": Runstream,
     "langgraph": LangGraph,
@@ -46,15 +49,17 @@ PEERS: dict[str, Callable[[], Peer]] = {
 }
 
 
-async def _all(names: list[str], job: Job) -> list[Measured]:
-    measured = []
+async def _all(names: list[str], job: Job, measured: list[Measured]) -> None:
+    """Measure one peer after another, adding to `measured`; SIGTERM ends it and all it started, as Ctrl-C does."""
+    running = asyncio.current_task()
+    if running is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
     for name in names:
         print(f"measuring {name} …", file=sys.stderr, flush=True)
         peer = PEERS[name]()
         with tempfile.TemporaryDirectory(prefix="peers-", ignore_cleanup_errors=True) as folder:
             machine = look(Path(folder))
             measured.append(Measured(peer.facts, machine, await do(job, peer, Path(folder))))
-    return measured
 
 
 def main() -> None:
@@ -66,10 +71,18 @@ def main() -> None:
     given = options.parse_args()
     job = Job(runs=given.jobs)
     machine = f"{conditions()}; server side on core {cores()[0]}, client side on {cores()[1]}; loopback"
-    peers = asyncio.run(_all(given.only or list(PEERS), job))
-    print(f"machine: {machine}\n\n{table(peers)}\n\n{notes(peers)}")
+    peers: list[Measured] = []
+    interrupted = False
+    try:
+        asyncio.run(_all(given.only or list(PEERS), job, peers))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        interrupted = True  # what was measured until then is told all the same
+    if peers:
+        print(f"machine: {machine}\n\n{table(peers)}\n\n{notes(peers)}")
     if given.json:
         given.json.write_text(as_json(peers, job, machine))
+    if interrupted:
+        raise SystemExit(_INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -49,11 +49,6 @@ def binary(name: str, pattern: str) -> Path:
     raise NotPossible(f"{asked.relative_to(REPOSITORY)} has no {pattern} for this machine")
 
 
-def versions(*names: str) -> list[str]:
-    """Return the pinned packages that the first words of the requirements name."""
-    return [line for name in names for line in (REQUIREMENTS / f"{name}.txt").read_text().splitlines() if "==" in line]
-
-
 def _is_made(folder: Path, asked: Path) -> bool:
     stamp = folder / ".made"
     return stamp.exists() and stamp.read_text() == _digest(asked)

@@ -24,14 +24,15 @@ _WARM = 20
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """How much is done. `limit` is in seconds, for each measurement."""
+    """How much is done. `limit` is in seconds, for each measurement; `patience` for what follows a kill."""
 
     runs: int = 500
-    singles: int = 200
+    singles: int = 100
     events: int = STREAMED
     drops: int = 3
     killed_at: int = KILLED_AT
-    limit: float = 25.0
+    limit: float = 20.0
+    patience: float = 30.0
 
     def places(self) -> list[int]:
         """Return where the reader drops its connection: random, and the same for every peer."""
@@ -78,7 +79,7 @@ async def _killed(job: Job, peer: Peer, folder: Path, *, workers: bool) -> Answe
     """Kill a peer that was started on a folder of its own."""
     try:
         await peer.start(folder)
-        return await peer.kill(2 * job.killed_at, job.killed_at, job.limit, workers=workers)
+        return await peer.kill(2 * job.killed_at, job.killed_at, job.patience, workers=workers)
     finally:
         await peer.stop()
 

@@ -16,7 +16,7 @@ from hypercorn.asyncio import serve
 from hypercorn.config import Config
 from restate import Context, Service, Workflow, WorkflowContext, WorkflowSharedContext
 
-_MOST_AT_ONCE = 500
+_MOST_AT_ONCE = 100
 
 
 class Counted(TypedDict):
