@@ -46,8 +46,8 @@ from runstream.storage.folds import Folds
 from runstream.storage.leveldb import LevelDBStore
 from runstream.storage.records import AGENT, AGENT_EXECUTION, AGENT_INSTANCE, SESSION, TOMBSTONE
 from runstream.storage.store import Query
+from runstream.transport.engine import Wire, choose_engine
 from runstream.transport.gate import Gate
-from runstream.transport.grpc_server import GrpcServer
 from runstream.transport.methods import bind_methods
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from runstream.model.clock import Clock
     from runstream.settings import Settings
     from runstream.storage.store import Store, Transaction
+    from runstream.transport.engine import Choice
 
 _LOG = structlog.get_logger(__name__)
 
@@ -67,8 +68,10 @@ _CLOCK_TOLERANCE_MS = 5 * 60 * 1000
 class Server:
     """A whole server on one data folder. Made by `start`, taken down by `stop`."""
 
-    def __init__(self, settings: Settings, store: Store, clock: Clock) -> None:
+    def __init__(self, settings: Settings, store: Store, clock: Clock, wire: Wire, engine: Choice) -> None:
         self._settings = settings
+        #: The engine that was chosen, and why.
+        self.engine = engine
         self._store = store
         self._clock = clock
         self._hub = Hub()
@@ -99,11 +102,7 @@ class Server:
             settings.lease_duration,
         )
         self._gate = Gate(_request_ids())
-        self._grpc = GrpcServer(
-            self._gate,
-            bind_methods(self._servers()),
-            max_message_bytes=settings.max_message_bytes,
-        )
+        self._engine = engine.make(self._gate, bind_methods(self._servers()), wire)
         self._tasks: list[asyncio.Task[None]] = []
         self.port = 0
 
@@ -111,19 +110,21 @@ class Server:
     async def start(cls, settings: Settings, clock: Clock | None = None) -> Server:
         """Open the data folder, take up what an earlier process left, bind the address and serve.
 
-        Raises `DataFolderError` when the folder cannot be used, OSError when the address or a TLS file cannot.
+        Raises `DataFolderError` when the folder cannot be used, OSError when the address or a TLS file cannot, and
+        `EngineUnfit` when the engine that was asked for cannot do what is configured.
         """
-        credentials = _credentials(settings)
+        wire = Wire(settings.loopback, settings.max_message_bytes, _credentials(settings))
+        engine = choose_engine(settings.engine, wire)
         since = datetime.now(UTC).isoformat(timespec="seconds")
         owner = {"address": settings.listen, "since": since}
         store = LevelDBStore.open(settings.data, owner=owner)
         try:
-            server = cls(settings, store, clock or SystemClock())
-            server.port = server._grpc.listen(settings.listen, credentials)
+            server = cls(settings, store, clock or SystemClock(), wire, engine)
+            server.port = server._engine.listen(settings.listen)
             if server.address != settings.listen:
                 store.announce(owner | {"address": server.address})
             await server._resume()
-            await server._grpc.start()
+            await server._engine.start()
         except BaseException:
             await store.close()
             raise
@@ -138,10 +139,10 @@ class Server:
     async def stop(self) -> None:
         """Drain: refuse new calls, end streams with UNAVAILABLE, let running calls finish, flush, close."""
         self._gate.drain()
-        await self._grpc.drain()
+        await self._engine.drain()
         self._runners.drain(shutting_down())
         self._hub.close()
-        await self._grpc.stop(self._settings.drain_timeout)
+        await self._engine.stop(self._settings.drain_timeout)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -254,7 +255,16 @@ async def _serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop_or_quit, stopping, number)
     server = await Server.start(settings)
-    _LOG.info("serving", address=server.address, data=str(settings.data), pid=os.getpid())
+    engine = server.engine
+    _LOG.info(
+        "serving",
+        address=server.address,
+        data=str(settings.data),
+        pid=os.getpid(),
+        engine=engine.name,
+        because=engine.reason,
+    )
+    print(f"engine {engine.name}: {engine.reason}", file=sys.stderr)  # noqa: T201
     print(f"runstream is listening on {server.address}", file=sys.stderr, flush=True)  # noqa: T201
     if not settings.loopback and settings.tls_cert is None:
         _LOG.warning("plaintext", told="anyone on the network can read and change everything")
