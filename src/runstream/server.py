@@ -264,8 +264,8 @@ async def _serve(settings: Settings) -> None:
         engine=engine.name,
         because=engine.reason,
     )
-    print(f"engine {engine.name}: {engine.reason}", file=sys.stderr)  # noqa: T201
-    print(f"runstream is listening on {server.address}", file=sys.stderr, flush=True)  # noqa: T201
+    listening = f"engine {engine.name} ({engine.reason}): runstream is listening on {server.address}"
+    print(listening, file=sys.stderr, flush=True)  # noqa: T201
     if not settings.loopback and settings.tls_cert is None:
         _LOG.warning("plaintext", told="anyone on the network can read and change everything")
     await stopping.wait()

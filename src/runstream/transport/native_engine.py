@@ -5,9 +5,6 @@
 
 What it does not know itself is answered by a server of grpc.aio on a Unix socket of our own, to which the Rust threads
 hand such calls on: health, reflection (which streams both ways), and methods that do not exist.
-
-A stream is bounded by what its client reads: when it has not read, a message is not taken, and is offered again until
-it is. So a reader that stands still costs one message here, beside what HTTP/2 holds for it.
 """
 
 from __future__ import annotations
@@ -23,11 +20,12 @@ import grpc
 import pygrpc_native
 import structlog
 from grpc import aio
-from pygrpc_native import EVENT_CANCEL, STREAM_FULL, STREAM_SENT, NativeGrpcFront
+from pygrpc_native import EVENT_CANCEL, NativeGrpcFront
 
 from runstream.model.errors import ResourceExhausted, RunstreamError
 from runstream.transport.gate import Call
 from runstream.transport.keepalive import KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS
+from runstream.transport.outlet import Outlet
 from runstream.transport.quiet import quiet_seconds, until_quiet
 from runstream.transport.standard import StandardServices
 from runstream.transport.statuses import code_of, message_of, trailers_of
@@ -55,13 +53,6 @@ _LOG = structlog.get_logger(__name__)
 _BATCH = 64
 #: As many as grpcio lets a client open on one connection: beyond the default, 1,024, clients would wait in silence.
 _STREAMS_PER_CONNECTION = (1 << 31) - 1
-#: After so many messages in a row a stream lets others have the event loop: nothing else would make it wait.
-_MESSAGES_PER_TURN = 16
-#: How soon a message is offered again to a reader that had no room for it, and how the wait grows up to the longest:
-#: one that has stood still for a while is late by half of that while at most, and costs next to nothing.
-_FIRST_OFFER = 0.001
-_OFFER_GROWTH = 1.5
-_LAST_OFFER = 1.0
 _INTERNAL: Final[int] = grpc.StatusCode.INTERNAL.value[0]
 _CANCELLED: Final[int] = grpc.StatusCode.CANCELLED.value[0]
 
@@ -208,21 +199,9 @@ class NativeEngine:
         async def started() -> None:
             self._front.stream_send_initial_metadata(call_id, ())
 
+        outlet = Outlet(self._front.stream_try_send, call_id)
         async with aclosing(self._gate.stream(method, payload, caller, started)) as answers:
-            sent = 0
             async for answer in answers:
-                sent += 1
-                if not await self._send(call_id, answer.SerializeToString(), sent):
+                if not await outlet.send(answer.SerializeToString()):
                     return
         self._front.stream_end(call_id)
-
-    async def _send(self, call_id: int, message: bytes, number: int) -> bool:
-        """Send a message of a stream as soon as its client has room for it; False when the client has gone."""
-        wait = _FIRST_OFFER
-        while (result := self._front.stream_try_send(call_id, message)) == STREAM_FULL:
-            await asyncio.sleep(wait)
-            wait = min(wait * _OFFER_GROWTH, _LAST_OFFER)
-        if number % _MESSAGES_PER_TURN == 0:
-            await asyncio.sleep(0)
-        sent: bool = result == STREAM_SENT
-        return sent
