@@ -9,6 +9,7 @@ may do so for hours, and there may be thousands of them.
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, Final
 
 from pygrpc_native import STREAM_FULL, STREAM_SENT
@@ -53,6 +54,8 @@ class Outlet:
 
     async def _offer_again(self, message: bytes) -> int:
         for _ in range(self._turns):
+            # The Rust threads make the room: where processors are few or busy, they must be let onto one.
+            os.sched_yield()
             await asyncio.sleep(0)
             if (result := self._offer(self._call_id, message)) != STREAM_FULL:
                 return result
