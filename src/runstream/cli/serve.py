@@ -60,7 +60,7 @@ def serve(  # noqa: PLR0913 — one parameter per setting
         Engine | None,
         typer.Option(
             help="What carries the calls. native takes several times as many and has no TLS; it comes with"
-            " runstream[native]. auto, the default, takes it where it can do all that is set, else grpcio."
+            " the extra of that name. auto, the default, takes it where it can do all that is set, else grpcio."
         ),
     ] = None,
     max_message_bytes: Annotated[
