@@ -21,8 +21,8 @@ help: ## this list
 demo: protos ## run the demonstration on this folder; DIR=path surveys another
 	$(BIN)/python examples/demo.py $(if $(DIR),"$(DIR)")
 
-test: protos ## run the tests; ARGS="-k name" is passed to pytest
-	$(BIN)/python -m pytest $(ARGS)
+test: protos ## run the tests; ARGS="-k name" is passed to pytest, ENGINE=grpcio or native chooses the engine
+	$(if $(ENGINE),RUNSTREAM_ENGINE=$(ENGINE)) $(BIN)/python -m pytest $(ARGS)
 
 frameworks: .venv/.frameworks ## install the agent frameworks, so that `make test` tests the adapters too
 

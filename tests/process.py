@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from grpc import aio
 
+from tests.engines import KEPT
 from tests.serving import Client
 
 if TYPE_CHECKING:
@@ -62,8 +63,10 @@ class ServerProcess:
     async def start(self) -> None:
         """Start the server; it takes calls when this returns. The first start chooses the port."""
         settings = {"listen": self.address, "data": str(self.data), "log_level": "warning", **self._settings}
-        # What the shell has set for its own server is not for this one.
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("RUNSTREAM_")}
+        # What the shell has set for its own server is not for this one, but for the engine that is tested.
+        environment = {
+            name: value for name, value in os.environ.items() if name == KEPT or not name.startswith("RUNSTREAM_")
+        }
         self._process = await create_subprocess_exec(
             sys.executable,
             *("-c", _SERVE, json.dumps(settings)),

@@ -52,8 +52,8 @@ from runstream.storage.leveldb import LevelDBStore
 from runstream.storage.records import AGENT, AGENT_EXECUTION, AGENT_INSTANCE, SESSION, TOMBSTONE
 from runstream.storage.store import Query
 from runstream.transport.admission import Admission, CallLimits
+from runstream.transport.engine import Wire, choose_engine
 from runstream.transport.gate import Gate
-from runstream.transport.grpc_server import GrpcServer
 from runstream.transport.methods import bind_methods
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from runstream.model.clock import Clock
     from runstream.settings import Settings
     from runstream.storage.store import Store, Transaction
+    from runstream.transport.engine import Choice
 
 _LOG = structlog.get_logger(__name__)
 
@@ -76,8 +77,10 @@ _CLOCK_TOLERANCE_MS = 5 * 60 * 1000
 class Server:
     """A whole server on one data folder. Made by `start`, taken down by `stop`."""
 
-    def __init__(self, settings: Settings, store: Store, clock: Clock) -> None:
+    def __init__(self, settings: Settings, store: Store, clock: Clock, wire: Wire, engine: Choice) -> None:
         self._settings = settings
+        #: The engine that was chosen, and why.
+        self.engine = engine
         self._store = store
         self._clock = clock
         self._hub = Hub()
@@ -110,7 +113,7 @@ class Server:
         self._backups = BackupService(store, clock, allowed=settings.backups)
         self._gate = Gate(_request_ids(), Admission(_call_limits(settings), clock.monotonic), verbose=settings.verbose)
         self._methods = bind_methods(self._servers())
-        self._grpc = GrpcServer(self._gate, self._methods, max_message_bytes=settings.max_message_bytes)
+        self._engine = engine.make(self._gate, self._methods, wire)
         self._publishing: Publishing | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self.port = 0
@@ -122,9 +125,11 @@ class Server:
         """Open the data folder, take up what an earlier process left, bind the address and serve.
 
         Raises `DataFolderError` when the folder cannot be used, OSError when an address or a TLS file cannot,
-        `ExtraMissing` when metrics are to be pushed and what does it is not installed.
+        `EngineUnfit` when the engine that was asked for cannot do what is configured, `ExtraMissing` when metrics are
+        to be pushed and what does it is not installed.
         """
-        credentials = _credentials(settings)
+        wire = Wire(settings.loopback, settings.max_message_bytes, _credentials(settings))
+        engine = choose_engine(settings.engine, wire)
         if settings.otlp is not None:
             from runstream.metrics.publishing import check_otlp  # noqa: PLC0415  # loaded where it is asked for
 
@@ -134,14 +139,14 @@ class Server:
         store = LevelDBStore.open(settings.data, owner=owner)
         async with AsyncExitStack() as undo:
             undo.push_async_callback(store.close)
-            server = cls(settings, store, clock or SystemClock())
-            server.port = server._grpc.listen(settings.listen, credentials)
+            server = cls(settings, store, clock or SystemClock(), wire, engine)
+            server.port = server._engine.listen(settings.listen)
             if server.address != settings.listen:
                 store.announce(owner | {"address": server.address})
             if settings.measured:
                 await server._publish(undo)
             await server._resume()
-            await server._grpc.start()
+            await server._engine.start()
             undo.pop_all()
         server._let_time_pass()
         return server
@@ -154,11 +159,11 @@ class Server:
     async def stop(self) -> None:
         """Drain: refuse new calls, end streams with UNAVAILABLE, let running calls finish, flush, close."""
         self._gate.drain()
-        await self._grpc.drain()
+        await self._engine.drain()
         self._runners.drain(shutting_down())
         self._backups.drain()
         self._hub.close()
-        await self._grpc.stop(self._settings.drain_timeout)
+        await self._engine.stop(self._settings.drain_timeout)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -310,8 +315,17 @@ async def _serve(settings: Settings) -> None:
         loop.add_signal_handler(number, _stop_or_quit, stopping, number)
     server = await Server.start(settings)
     _spare_the_collector()
-    _LOG.info("serving", address=server.address, data=str(settings.data), pid=os.getpid())
-    print(f"runstream is listening on {server.address}", file=sys.stderr, flush=True)  # noqa: T201
+    engine = server.engine
+    _LOG.info(
+        "serving",
+        address=server.address,
+        data=str(settings.data),
+        pid=os.getpid(),
+        engine=engine.name,
+        because=engine.reason,
+    )
+    listening = f"engine {engine.name} ({engine.reason}): runstream is listening on {server.address}"
+    print(listening, file=sys.stderr, flush=True)  # noqa: T201
     if not settings.loopback and settings.tls_cert is None:
         _LOG.warning("plaintext", told="anyone on the network can read and change everything")
     if server.metrics_address:

@@ -27,6 +27,9 @@ class Settings(BaseSettings):
 
     listen: str = Field("127.0.0.1:7400", description="Address to listen on, HOST:PORT; port 0 chooses one.")
     data: Path = Field(Path("runstream-data"), description="Folder that everything is stored in.")
+    engine: Literal["auto", "grpcio", "native"] = Field(
+        "auto", description="What carries the calls; auto takes native where it can do all that is set, else grpcio."
+    )
     tls_cert: Path | None = Field(None, description="PEM file with the server's certificate chain.")
     tls_key: Path | None = Field(None, description="PEM file with the certificate's private key.")
     tls_client_ca: Path | None = Field(None, description="PEM file with the CA whose certificates clients must show.")

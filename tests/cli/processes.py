@@ -18,6 +18,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tests.engines import KEPT
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -34,7 +36,8 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("RUNSTREAM_") and name not in {"FORCE_COLOR", "NO_COLOR", "COLUMNS", "LINES"}
+        if (name == KEPT or not name.startswith("RUNSTREAM_"))
+        and name not in {"FORCE_COLOR", "NO_COLOR", "COLUMNS", "LINES"}
     }
     return kept | dict(extra or {})
 

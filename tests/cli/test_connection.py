@@ -9,6 +9,7 @@ import pytest
 from runstream.cli.connection import Connection, OutputFormat
 from tests.certificates import OPENSSL, Authority
 from tests.cli.processes import CommandLine, ServerProcess
+from tests.engines import needs_tls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,12 +105,14 @@ def _identity(authority: Authority) -> tuple[str, ...]:
     return ("--cert", str(certificate), "--key", str(key))
 
 
+@needs_tls
 def test_both_sides_show_certificates(strict_server: ServerProcess, authority: Authority) -> None:
     cli = CommandLine(strict_server.address)
     created = cli.ok("agent", "create", "x", "--ca", str(authority.certificate), *_identity(authority), "-o", "json")
     assert created.json["status"]["audit"]["spec_audit"]["created_by"]["id"] == "someone"
 
 
+@needs_tls
 def test_what_is_wrong_with_the_encryption_is_told(
     cli: CommandLine, tls_server: ServerProcess, strict_server: ServerProcess, authority: Authority, tmp_path: Path
 ) -> None:
@@ -136,6 +139,7 @@ def test_what_is_wrong_with_the_encryption_is_told(
         assert len(refused.err.splitlines()) == 2
 
 
+@needs_tls
 @pytest.mark.skipif(OPENSSL is None, reason="openssl is missing")
 def test_a_certificate_for_another_name_is_told(tmp_path: Path) -> None:
     certificate, key = str(tmp_path / "it.pem"), str(tmp_path / "it.key")

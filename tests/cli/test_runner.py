@@ -8,6 +8,7 @@ import pytest
 
 from tests.certificates import OPENSSL, Authority
 from tests.cli.processes import CommandLine, ServerProcess
+from tests.engines import needs_tls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -155,6 +156,7 @@ def test_what_the_server_refuses_is_told(cli: CommandLine, folder: Path) -> None
     assert "max_attempts" in refused.err
 
 
+@needs_tls
 @pytest.mark.skipif(OPENSSL is None, reason="openssl is missing")
 def test_a_runner_encrypts_as_every_command_does(folder: Path, tmp_path: Path) -> None:
     authority = Authority(tmp_path, "ours")

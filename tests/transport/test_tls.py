@@ -10,13 +10,17 @@ import pytest
 from grpc import aio
 
 from tests.certificates import OPENSSL, Authority
+from tests.engines import needs_tls
 from tests.making import agent
 from tests.serving import UNAVAILABLE, Client, refusal, serving
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(OPENSSL is None, reason="openssl makes the certificates and is not installed")
+pytestmark = [
+    pytest.mark.skipif(OPENSSL is None, reason="openssl makes the certificates and is not installed"),
+    needs_tls,
+]
 
 
 @dataclass(frozen=True)

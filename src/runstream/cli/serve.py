@@ -16,6 +16,14 @@ _LOG = "Logging"
 _METRICS = "Metrics"
 
 
+class Engine(StrEnum):
+    """What carries the calls."""
+
+    AUTO = "auto"
+    GRPCIO = "grpcio"
+    NATIVE = "native"
+
+
 class LogFormat(StrEnum):
     """How the server logs."""
 
@@ -48,6 +56,13 @@ def serve(  # noqa: PLR0913 — one parameter per setting
     config: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="A TOML file with settings, named as these options with underscores."),
+    ] = None,
+    engine: Annotated[
+        Engine | None,
+        typer.Option(
+            help="What carries the calls. native takes several times as many and has no TLS; it comes with"
+            " the extra of that name. auto, the default, takes it where it can do all that is set, else grpcio."
+        ),
     ] = None,
     max_message_bytes: Annotated[
         int | None, typer.Option(metavar="BYTES", help="The largest request that is taken. Default: 8 MiB.")
@@ -143,6 +158,7 @@ def serve(  # noqa: PLR0913 — one parameter per setting
             config,
             listen=listen,
             data=data,
+            engine=engine and engine.value,
             tls_cert=tls_cert,
             tls_key=tls_key,
             tls_client_ca=tls_client_ca,

@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from google.protobuf.message import DecodeError
 
@@ -31,8 +30,7 @@ if TYPE_CHECKING:
 _LONGEST_REQUEST_ID = 128
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """What a transport knows of a call beside its request: metadata by lower-case name, proven identity, peer."""
 
     metadata: Mapping[str, str]

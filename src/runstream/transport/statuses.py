@@ -58,6 +58,11 @@ def status_of(error: errors.RunstreamError, request_id: str) -> Status:
     return status
 
 
+def trailers_of(error: errors.RunstreamError, request_id: str) -> tuple[tuple[str, bytes]]:
+    """Make the trailing metadata of an error: its rich status."""
+    return ((DETAILS_KEY, status_of(error, request_id).SerializeToString()),)
+
+
 def message_of(error: errors.RunstreamError) -> str:
     """Return the message of an error, cut to what a trailer can carry."""
     return _cut(error.message, _MESSAGE_BYTES)

@@ -1,26 +1,28 @@
-"""The gRPC server: what tools find by reflection, what health says, and how it drains."""
+"""The engines, all alike: reflection, health, how they drain, calls given up, requests and readers out of bounds."""
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
-from grpc import aio
+from grpc import Compression, StatusCode, aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from runstream.services.agents import AgentQueries
+from runstream.services.executions.streams import AgentExecutionStreams
 from runstream.v1.agent_execution_service_pb2 import (
     ListAgentExecutionsRequest,
     SubscribeAgentExecutionRequest,
     WatchAgentExecutionRequest,
 )
-from runstream.v1.resource_pb2 import ResourceId
-from tests.making import a_running_execution, an_agent, execution, stored
+from runstream.v1.resource_pb2 import RESOURCE_VIEW_BASIC, ResourceId
+from tests.making import a_running_execution, agent, an_agent, delta, execution, stored
 from tests.raw import every_service
-from tests.serving import UNAVAILABLE, Client, Serving, refusal, serving
+from tests.serving import EXHAUSTED, UNAVAILABLE, Client, Serving, refusal, serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+UNIMPLEMENTED = StatusCode.UNIMPLEMENTED
+DEADLINE = StatusCode.DEADLINE_EXCEEDED
 BESIDES = {"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
 
 
@@ -107,11 +111,17 @@ class Held:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.entered = asyncio.Event()
         self.release = asyncio.Event()
+        #: Filled for each query that was cancelled.
+        self.cancelled: asyncio.Queue[None] = asyncio.Queue()
         get, held = AgentQueries.get, self
 
         async def slow(self: AgentQueries, request: ResourceId) -> Agent:
             held.entered.set()
-            await held.release.wait()
+            try:
+                await held.release.wait()
+            except asyncio.CancelledError:
+                held.cancelled.put_nowait(None)
+                raise
             return await get(self, request)
 
         monkeypatch.setattr(AgentQueries, "get", slow)
@@ -215,3 +225,89 @@ async def test_a_stop_of_an_idle_server_is_complete(running: Serving) -> None:
     await running.server.stop()
     told = await refusal(running.client.agent_queries.Get(ResourceId(value="agt_00000000000000000000000000")))
     assert told.code == UNAVAILABLE
+
+
+async def test_a_method_that_does_not_exist_is_unimplemented(client: Client) -> None:
+    """A client of another version learns that this server has no such method, of a known service or an unknown one."""
+    for path in ("/runstream.v1.AgentQueryController/Guess", "/nobody.Knows/This"):
+        call: Any = client.channel.unary_unary(path)
+        assert (await refusal(call(b""))).code == UNIMPLEMENTED
+
+
+async def test_a_request_beyond_the_limit_is_refused(tmp_path: Path) -> None:
+    """Whoever sends too much is told so, compressed or not, and is served when it sends less."""
+    async with serving(tmp_path / "data", max_message_bytes=1 << 20) as running:
+        agents = running.client.agents
+        for how in (Compression.NoCompression, Compression.Gzip):
+            big = agent()
+            big.spec.instructions = "x" * (2 << 20)
+            assert (await refusal(agents.Create(big, compression=how))).code == EXHAUSTED
+        assert (await agents.Create(agent(), compression=Compression.Gzip)).metadata.id
+
+
+async def test_a_call_that_its_client_gives_up_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A query whose client cancels, or whose deadline passes, is cancelled at the server, and nothing is left of it."""
+    held = Held(monkeypatch)
+    async with serving(tmp_path / "data") as running:
+        agent_id = await an_agent(running.client)
+        given_up = running.client.agent_queries.Get(ResourceId(value=agent_id))
+        await held.entered.wait()
+        given_up.cancel()
+        await held.cancelled.get()
+        late = running.client.agent_queries.Get(ResourceId(value=agent_id), timeout=0.05)
+        assert (await refusal(late)).code == DEADLINE
+        await held.cancelled.get()
+
+
+async def test_a_stream_that_its_client_leaves_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is woken any more for a watcher that has gone: the stream is closed at the server."""
+    left: asyncio.Queue[str] = asyncio.Queue()
+    watch = AgentExecutionStreams.watch
+
+    async def told(self: AgentExecutionStreams, request: Any, started: Any) -> AsyncIterator[Any]:  # noqa: ANN401
+        try:
+            async with aclosing(watch(self, request, started)) as changes:
+                async for change in changes:
+                    yield change
+        finally:
+            left.put_nowait(request.execution_id)
+
+    monkeypatch.setattr(AgentExecutionStreams, "watch", told)
+    async with serving(tmp_path / "data") as running:
+        execution_id = await a_running_execution(running.client)
+        stream = running.client.queries.Watch(WatchAgentExecutionRequest(execution_id=execution_id))
+        await anext(aiter(stream))
+        stream.cancel()
+        assert await left.get() == execution_id
+
+
+async def test_one_connection_carries_as_many_streams_as_its_client_opens(running: Serving) -> None:
+    """Beyond a thousand watchers behind one connection, the last one is served as the first, and so is a command."""
+    execution_id = await a_running_execution(running.client)
+    request = WatchAgentExecutionRequest(execution_id=execution_id)
+    streams = [running.client.queries.Watch(request) for _ in range(1100)]
+    readers = [aiter(stream) for stream in streams]
+    for reader in readers:
+        assert (await anext(reader)).revision == 1
+    assert await an_agent(running.client, "another")
+    for stream in streams:
+        stream.cancel()
+
+
+async def test_a_reader_that_stood_still_gets_everything_in_order(client: Client) -> None:
+    """More than any buffer holds waits in the log for a reader that does not read; then it gets all of it, in order."""
+    execution_id = await a_running_execution(client)
+    stream = client.queries.Watch(WatchAgentExecutionRequest(execution_id=execution_id))
+    reader = aiter(stream)
+    first = await anext(reader)
+    made = 2
+    for number in range(40):
+        update = delta(execution_id)
+        update.view = RESOURCE_VIEW_BASIC
+        update.status.messages.add(id=f"m{number}", content="x" * (1 << 19))
+        made = (await client.executions.UpdateStatus(update)).metadata.revision
+    revisions = [first.revision]
+    while revisions[-1] < made:
+        revisions.append((await anext(reader)).revision)
+    assert revisions == list(range(1, made + 1))
+    stream.cancel()
