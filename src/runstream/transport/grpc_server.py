@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,7 @@ class GrpcServer:
 
     def __init__(self, gate: Gate, methods: Sequence[Method], *, max_message_bytes: int) -> None:
         self._gate = gate
+        logging.getLogger("grpc._cython.cygrpc").addFilter(_worth_logging)
         self._server = aio.server(options=_options(max_message_bytes))
         self._server.add_generic_rpc_handlers(self._handlers(methods))
         self._health = Health()
@@ -128,6 +130,12 @@ class GrpcServer:
         if method.stream is not None:
             return grpc.unary_stream_rpc_method_handler(stream, response_serializer=serialize)
         return grpc.unary_unary_rpc_method_handler(unary, response_serializer=serialize)
+
+
+def _worth_logging(record: logging.LogRecord) -> bool:
+    """Leave out that a client has gone while it was being sent something: gRPC logs that as an error of ours."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, aio.InternalError)
 
 
 def _serialize(message: Message) -> bytes:
