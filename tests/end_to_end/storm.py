@@ -287,8 +287,8 @@ class Storm:
             await runner.stop()
 
     def _count(self, stories: Any) -> None:  # noqa: ANN401  # the values of a dict
-        self.tally["executions"] = len(self.executions)
-        self.tally["changes"] = sum(len(each.log) for each in self.executions)
+        self.tally["executions"] += len(self.executions)
+        self.tally["changes"] += sum(len(each.log) for each in self.executions)
         for story in stories:
             self.tally["attempts"] += story.attempt
             self.tally["attempts lost"] += len(story.lost)

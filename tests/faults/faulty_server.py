@@ -35,11 +35,18 @@ class FaultyServer(StormServer):
 
     program = _SERVE
 
-    def __init__(self, data: Path, environment: Mapping[str, str] | None = None, **settings: Any) -> None:  # noqa: ANN401
-        """Take the data folder, what the environment is to say beside, and the settings."""
+    def __init__(
+        self,
+        data: Path,
+        *,
+        place: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        **settings: Any,  # noqa: ANN401  # a setting of any type
+    ) -> None:
+        """Take the data folder, where its clock is to be, what the environment is to say beside, and the settings."""
         super().__init__(data, **settings)
-        data.parent.mkdir(parents=True, exist_ok=True)
-        file = data.parent / f"{data.name}.clock"
+        file = (place or data.parent) / f"{data.name}.clock"
+        file.parent.mkdir(parents=True, exist_ok=True)
         self.clock = WallClock(file)
         self.environment = {**(environment or {}), "FAULTS_CLOCK": str(file)}
 

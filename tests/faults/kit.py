@@ -43,7 +43,7 @@ SETTLE_SECONDS: Final = 60
 def draw(system: System) -> Fault:
     """Draw a fault, the frequent ones more often."""
     faults, weights = zip(*FAULTS, strict=True)
-    (drawn,) = system.random.choices(faults, weights)
+    drawn: Fault = system.random.choices(faults, weights)[0]
     return drawn
 
 

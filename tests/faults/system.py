@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from grpc import aio
 
@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 LEASE: Final = 0.8
 #: No execution comes near it, even when the wall clock is a day off over a restart.
 _DEADLINE_SECONDS: Final = 30 * 86_400
-#: What the server logs of a disk that refuses a write.
-_REFUSED: Final = "a write to the data folder failed"
+#: What stands in whatever the server logs of a disk that refuses a write, and of what fails by that.
+_REFUSED: Final = (
+    "a write to the data folder failed",
+    "It could not be written",
+    "The data folder does not take writes",
+)
 #: So few places that some executions are always queued.
 _RUNNER: Final = {"pace": 0.02, "capacity": 3}
 
@@ -49,11 +53,16 @@ class System:
 
 @asynccontextmanager
 async def system(
-    data: Path, random: Random, *, runners: int = 3, environment: Mapping[str, str] | None = None
+    data: Path,
+    random: Random,
+    *,
+    runners: int = 3,
+    environment: Mapping[str, str] | None = None,
+    tally: Counter[str] | None = None,
 ) -> AsyncIterator[System]:
     """Let a server and runners work for the length of the block; nothing of them is left behind it."""
-    settings = {"lease_duration": LEASE, "retry_backoff": 0.02, "cancel_grace": 2, "drain_timeout": 1}
-    server = FaultyServer(data, environment, **settings)
+    settings: dict[str, Any] = {"lease_duration": LEASE, "retry_backoff": 0.02, "cancel_grace": 2, "drain_timeout": 1}
+    server = FaultyServer(data, environment=environment, **settings)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(server.stop)
         await server.start()
@@ -63,8 +72,9 @@ async def system(
         stack.push_async_callback(channel.close)
         storm = Storm(server, Client(to_people.address, channel), random, **_RUNNER)
         stack.push_async_callback(storm.stop)
+        storm.tally = storm.tally if tally is None else tally
         storm.runner_address = to_runners.address
         storm.deadline_seconds = _DEADLINE_SECONDS
-        storm.expected_errors = (_REFUSED,)
+        storm.expected_errors = _REFUSED
         await storm.prepare(runners)
         yield System(server, storm, to_people, to_runners, random)
