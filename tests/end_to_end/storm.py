@@ -151,7 +151,7 @@ class Storm:
             made.spec.resume_attempts = slug == GOES_ON
             made.spec.max_concurrent_executions = _AT_A_TIME
             made.spec.max_duration.FromSeconds(self.deadline_seconds)
-            self._slugs[slug] = (await self.client.agents.Create(made)).metadata.id
+            self._slugs[slug] = (await self.client.agents.Create(made, wait_for_ready=True)).metadata.id
             self._sessions[self._slugs[slug]] = []
         async with asyncio.TaskGroup() as group:
             for _ in range(runners):

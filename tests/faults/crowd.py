@@ -60,6 +60,11 @@ def _watch_that_takes_nothing(execution_id: str) -> bytes:
     return no_window + _frame(_HEADERS, _END_HEADERS, 1, block) + _frame(_DATA, _END_STREAM, 1, request)
 
 
+def window_of(size: int) -> bytes:
+    """What a connection says that never read, when it takes so many bytes on each of its streams after all."""
+    return _frame(_SETTINGS, 0, 0, struct.pack("!HI", _INITIAL_WINDOW_SIZE, size))
+
+
 def _string(text: str) -> bytes:
     return bytes([len(text)]) + text.encode()
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from random import Random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-import grpc
 from grpc import aio
 
 from tests.faults.crowd import crowd
@@ -17,9 +16,6 @@ from tests.process import CHANNEL_OPTIONS
 
 if TYPE_CHECKING:
     from tests.faults.system import System
-
-#: What one call is told while the server is away or is asked for too much; the others in it are not sent then.
-_AWAY: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 
 class Crowd:

@@ -30,6 +30,10 @@ _REFUSED: Final = (
     "It could not be written",
     "The data folder does not take writes",
 )
+#: As other clients; but a connection may take a while to come about, on a machine that is as busy as this makes it.
+_CHANNEL_OPTIONS: Final = [
+    (name, 2_000 if name == "grpc.min_reconnect_backoff_ms" else value) for name, value in CHANNEL_OPTIONS
+]
 #: So few places that some executions are always queued.
 _RUNNER: Final = {"pace": 0.02, "capacity": 3}
 
@@ -68,7 +72,7 @@ async def system(
         await server.start()
         to_people = await stack.enter_async_context(path_to(server.address))
         to_runners = await stack.enter_async_context(path_to(server.address))
-        channel = aio.insecure_channel(to_people.address, options=CHANNEL_OPTIONS)
+        channel = aio.insecure_channel(to_people.address, options=_CHANNEL_OPTIONS)
         stack.push_async_callback(channel.close)
         storm = Storm(server, Client(to_people.address, channel), random, **_RUNNER)
         stack.push_async_callback(storm.stop)
