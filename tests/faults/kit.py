@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 #: Each with how often it is drawn.
 FAULTS: Final[Sequence[tuple[Fault, float]]] = (
-    (KillServer(), 4),
-    (KillRunner(), 4),
+    (KillServer(), 6),
+    (KillRunner(), 8),
     (KillBoth(), 2),
     (EndServer(), 1),
     (EndRunner(), 1),
@@ -35,9 +35,9 @@ FAULTS: Final[Sequence[tuple[Fault, float]]] = (
     (Hostility(), 1),
 )
 #: At most so many changes are seen from one fault to the next.
-_MOST_CHANGES: Final = 60
+_MOST_CHANGES: Final = 40
 #: How long it may take until all work is done once nothing is broken any more.
-SETTLE_SECONDS: Final = 60
+SETTLE_SECONDS: Final = 90
 
 
 def draw(system: System) -> Fault:

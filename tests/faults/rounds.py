@@ -39,12 +39,13 @@ class Round:
     seconds: float
     tally: Counter[str]
     environment: Mapping[str, str]
+    _turns: int = 0
     _begun: float = field(default_factory=lambda: asyncio.get_running_loop().time())
 
-    @property
-    def over(self) -> bool:
-        """Whether its time is over."""
-        return asyncio.get_running_loop().time() - self._begun > self.seconds
+    def goes_on(self) -> bool:
+        """Whether to do more; once in any case."""
+        self._turns += 1
+        return self._turns == 1 or asyncio.get_running_loop().time() - self._begun < self.seconds
 
     def server(self, folder: str = "data") -> FaultyServer:
         """Make the server of the round."""
@@ -56,7 +57,7 @@ async def storm_round(this: Round) -> None:
     """Runners and people at work, struck with one fault after the other."""
     async with system(this.place / "data", this.random, environment=this.environment, tally=this.tally) as struck:
         struck.storm.submit(round(this.seconds * _PER_SECOND), seconds=this.seconds * 0.9)
-        while not this.over:
+        while this.goes_on():
             await strike(struck, Crowd(_CROWD) if this.random.random() < _CROWDED / 10 else draw(struck))
         await conclude(struck)
 
@@ -68,7 +69,7 @@ async def barrage_round(this: Round) -> None:
         await server.start()
         barrage = Barrage(server, this.random, this.tally)
         await barrage.learn()
-        while not this.over:
+        while this.goes_on():
             await barrage.fire()
     finally:
         await server.stop()
@@ -81,7 +82,7 @@ async def siege_round(this: Round) -> None:
         await server.start()
         siege = Siege(server, this.random)
         await siege.prepare()
-        while not this.over:
+        while this.goes_on():
             await siege.strike_at(this.random.randrange(_MOST_ACKNOWLEDGED))
             this.tally["server kills"] += 1
             await server.start()
@@ -97,7 +98,7 @@ async def disk_round(this: Round) -> None:
         try:
             full = FullDisk(server, disk, this.random, this.tally)
             await full.prepare()
-            while not this.over:
+            while this.goes_on():
                 await full.fill_and_free()
                 await full.kill_while_full()
             await full.conclude()
@@ -110,7 +111,7 @@ async def tail_round(this: Round) -> None:
     server = this.server()
     try:
         torn = TornTails(server, this.random, this.tally)
-        while not this.over:
+        while this.goes_on():
             await torn.tear_what_nobody_was_told()
             this.tally["server kills"] += 1
     finally:

@@ -74,7 +74,7 @@ class Soak:
                 await telling
 
     async def _run_round(self, number: int) -> None:
-        random = Random(f"{self.seed} {number}")
+        random = random_of(self.seed, number)
         engines = _ENGINES.get(self.engine, [self.engine])
         engine = engines[number % len(engines)]
         place = Path(tempfile.mkdtemp(prefix=f"runstream-soak-{number}-"))
@@ -136,6 +136,11 @@ class Soak:
         print(f"\nVIOLATION in {self.violation}\nThe data folder is kept: {self.kept}")
         engine = f" ENGINE={self.engine}" if self.engine else ""
         print(f"To repeat the round: make soak SEED={self.seed} ROUND={number} MINUTES=1{engine}")
+
+
+def random_of(seed: int, number: int) -> Random:
+    """Return what a round is drawn from."""
+    return Random(f"{seed} {number}")
 
 
 def main() -> None:
