@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test frameworks check bench protos fmt lock clean
+.PHONY: help demo test frameworks check bench soak protos fmt lock clean
 
 BIN := .venv/bin
 CODE := $(wildcard src tests benchmarks examples tools hatch_build.py)
@@ -37,6 +37,10 @@ check: protos ## lint, formatting, types, import rules, protos and the lock
 
 bench: protos ## run the benchmarks; ARGS is passed to them
 	$(BIN)/python -m benchmarks $(ARGS)
+
+soak: protos ## strike servers with every fault for MINUTES=60; SEED=, ROUND=, ENGINE=, JSON=file
+	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(ROUND),--round $(ROUND)) $(if $(ENGINE),--engine $(ENGINE)) $(if $(JSON),--json "$(JSON)")
 
 protos: .venv/.linked ## bring the generated code up to date
 	@$(BIN)/python tools/protos.py

@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 #: How many times as many seeds as by default are tested: 1 for every commit, 50 for a night.
 ROUNDS = max(1, int(os.environ.get("RUNSTREAM_TEST_ROUNDS", "1")))
 
+_ROOT = Path(__file__).parents[1]
 _SERVE = """
 import json, sys
+from tests.lifeline import end_with_parent
+end_with_parent()
 from runstream.server import serve
 from runstream.settings import Settings
 serve(Settings(**json.loads(sys.argv[1])))
@@ -51,8 +54,13 @@ CHANNEL_OPTIONS = [
 class ServerProcess:
     """A server on a data folder, started anew as often as a test likes, always on the same port."""
 
+    #: The program: it takes the settings as JSON, and says where it is listening.
+    program = _SERVE
+
     def __init__(self, data: Path, **settings: Any) -> None:  # noqa: ANN401  # a setting of any type
         self.data = data
+        #: Set for the server, beside what is set for the test.
+        self.environment: dict[str, str] = {}
         self.address = "127.0.0.1:0"
         #: The newest lines that the server wrote to standard error.
         self.log: deque[str] = deque(maxlen=_KEPT_LINES)
@@ -69,11 +77,12 @@ class ServerProcess:
         }
         self._process = await create_subprocess_exec(
             sys.executable,
-            *("-c", _SERVE, json.dumps(settings)),
+            *("-c", self.program, json.dumps(settings)),
             stdin=DEVNULL,
             stdout=DEVNULL,
             stderr=PIPE,
-            env=environment,
+            env=environment | self.environment,
+            cwd=_ROOT,
         )
         listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._reading = asyncio.create_task(self._read(self._process, listening))

@@ -55,6 +55,8 @@ class Watcher:
     state: AgentExecution = field(default_factory=AgentExecution)
     #: How it went: a snapshot as its negative revision, a change as its revision.
     seen: list[int] = field(default_factory=list)
+    #: How often it came back with a cursor.
+    resumed: int = 0
     _index: EntryIndex = field(default_factory=EntryIndex)
 
     async def follow(self) -> None:
@@ -68,6 +70,7 @@ class Watcher:
             execution_id=self.execution_id, after_revision=cursor, from_snapshot=from_snapshot
         )
         call = self.client.queries.Watch(request, wait_for_ready=True)
+        self.resumed += cursor > 0
         if patience == 0:
             call.cancel()
             return False

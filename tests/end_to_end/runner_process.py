@@ -23,6 +23,9 @@ _ROOT = Path(__file__).parents[2]
 _RUN = """
 import datetime, json, sys, time, types
 
+from tests.lifeline import end_with_parent
+
+end_with_parent()
 options = json.loads(sys.argv[1])
 off = options.pop("clock_off")
 if off:

@@ -24,6 +24,7 @@ from runstream.v1.resource_pb2 import ResourceId
 from tests.attached import attached
 from tests.certificates import OPENSSL
 from tests.clock import FakeClock
+from tests.engines import needs_tls
 from tests.making import NOWHERE, agent, an_agent
 from tests.serving import EXHAUSTED, INTERNAL, MISSING, Client, Refusal, refusal, serving
 from tests.transport.test_tls import connect, files
@@ -256,6 +257,7 @@ async def test_a_client_may_call_a_burst_and_then_as_often_as_the_rate(tmp_path:
         assert not stream.done()
 
 
+@needs_tls
 @pytest.mark.skipif(OPENSSL is None, reason="openssl makes the certificates and is not installed")
 async def test_a_client_with_a_certificate_is_counted_by_its_name(tmp_path: Path, files: Files) -> None:
     limits: dict[str, Any] = {"client_rate": 0.001, "client_burst": 1}

@@ -11,6 +11,7 @@ import plyvel
 
 from runstream.model.errors import Unavailable
 from runstream.storage.copies import KeptSnapshot
+from runstream.storage.log_end import open_leveldb
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -290,8 +291,8 @@ def unavailable(what: str, error: Exception | None = None) -> Unavailable:
 
 
 def _open(folder: DataFolder) -> Any:  # noqa: ANN401  # plyvel has no types
-    return plyvel.DB(
-        str(folder.database),
+    return open_leveldb(
+        folder.database,
         create_if_missing=True,
         write_buffer_size=_WRITE_BUFFER,
         lru_cache_size=64 << 20,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import plyvel
 
 from runstream.storage.folder import DataFolder, FolderUnusable
+from runstream.storage.log_end import open_leveldb
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -85,8 +86,8 @@ class OfflineFolder:
         held = DataFolder.hold(path, {"purpose": purpose})
         try:
             with _database_errors(path, "opened"):
-                database = plyvel.DB(
-                    str(held.database),
+                database = open_leveldb(
+                    held.database,
                     # Never in place of a database that has lost its files: that would be to lose the rest.
                     create_if_missing=create,
                     write_buffer_size=_WRITE_BUFFER,

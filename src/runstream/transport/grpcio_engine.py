@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ class GrpcioEngine:
 
     def __init__(self, gate: Gate, methods: Sequence[Method], wire: Wire) -> None:
         self._gate = gate
+        logging.getLogger("grpc._cython.cygrpc").addFilter(_worth_logging)
         self._credentials = wire.credentials
         self._server = aio.server(options=_options(wire.max_message_bytes))
         self._server.add_generic_rpc_handlers(self._handlers(methods))
@@ -109,6 +111,12 @@ class GrpcioEngine:
         if method.stream is not None:
             return grpc.unary_stream_rpc_method_handler(stream, response_serializer=serialize)
         return grpc.unary_unary_rpc_method_handler(unary, response_serializer=serialize)
+
+
+def _worth_logging(record: logging.LogRecord) -> bool:
+    """Leave out that a client has gone while it was being sent something: gRPC logs that as an error of ours."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, aio.InternalError)
 
 
 def _call(context: Context) -> Call:

@@ -38,6 +38,9 @@ _LOG = structlog.get_logger(__name__)
 #: How many heartbeats fit into a lease: two may get lost.
 BEATS_PER_LEASE = 3
 _SLACK = 64
+#: How much of what a runner says of itself is logged: no line is as long as a request may be.
+_LOGGED_AGENTS = 50
+_LOGGED_TEXT = 100
 #: After how many executions others get their turn on the event loop.
 _TURN = 256
 
@@ -60,7 +63,8 @@ class RunnerService:
         runner = self._dispatcher.renew(request.runner_id)
         stream = RunnerStream(request.capacity, frozenset(request.agents), request.org)
         told = {"runner": request.runner_id, "capacity": request.capacity, "held": len(request.held)}
-        _LOG.info("runner_attached", **told, agents=list(request.agents), labels=dict(request.labels))
+        labels = {key[:_LOGGED_TEXT]: value[:_LOGGED_TEXT] for key, value in request.labels.items()}
+        _LOG.info("runner_attached", **told, agents=list(request.agents[:_LOGGED_AGENTS]), labels=labels)
         if runner.stream is not None:
             runner.stream.end(_replaced(runner.id))
         if self._draining is not None:
