@@ -24,6 +24,7 @@ from runstream.feed.follow import Follower
 from runstream.feed.hub import Hub, shutting_down
 from runstream.feed.recency import Recency
 from runstream.model.ids import IdSource, ulid_millis
+from runstream.model.retention import parse_retention
 from runstream.model.times import to_millis
 from runstream.pipeline.timing import StepTimes
 from runstream.services.agent_instances import AgentInstanceCommands, AgentInstanceQueries
@@ -34,6 +35,8 @@ from runstream.services.executions.commands import AgentExecutionCommands
 from runstream.services.executions.controls import AgentExecutionControls
 from runstream.services.executions.leasing import ExecutionLeasing
 from runstream.services.executions.queries import AgentExecutionQueries
+from runstream.services.executions.retention import Retention
+from runstream.services.executions.retire import RetireCommand
 from runstream.services.executions.streams import AgentExecutionStreams
 from runstream.services.executions.time_limit import DeadlineCommands, TimeLimits
 from runstream.services.executions.tree import Tree
@@ -84,6 +87,8 @@ class Server:
         self._time_limits = TimeLimits(store, clock, DeadlineCommands(self._wiring).enforce_deadline)
         self._tree = Tree(store, self._folds, clock, self._controls)
         self._expiry = IdempotencyExpiry(store, clock)
+        kept = parse_retention(settings.retain)
+        self._retention = Retention(store, clock, kept, RetireCommand(self._wiring).retire)
         self._dispatcher = Dispatcher(
             store,
             clock,
@@ -163,6 +168,9 @@ class Server:
         self._store.on_commit(self._tree.on_commit)
         self._store.on_commit(self._dispatcher.on_commit)
         self._store.on_commit(self._purge_deleted)
+        if self._settings.retain:
+            self._store.on_commit(self._retention.on_commit)
+            await self._retention.resume()
         await self._grace.resume()
         await self._approvals.resume()
         await self._time_limits.resume()
@@ -179,6 +187,7 @@ class Server:
             self._dispatcher,
             self._purger,
             self._expiry,
+            self._retention,
         )
         for chore in chores:
             task = asyncio.create_task(chore.run(), name=type(chore).__name__)

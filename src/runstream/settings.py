@@ -14,6 +14,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from runstream.model.retention import parse_retention
+
 _MIB = 1 << 20
 
 
@@ -47,6 +49,11 @@ class Settings(BaseSettings):
         description="Seconds before an execution that lost its runner is queued again; doubled each time, at most 60.",
     )
     max_depth: int = Field(8, ge=0, le=1_000, description="Levels of sub-executions below an execution of no parent.")
+    retain: str = Field(
+        "",
+        description="How long executions are kept after their end, as in 30d or COMPLETED=7d,FAILED=90d; empty is for"
+        " ever.",
+    )
     drain_timeout: float = Field(
         10.0, ge=0, le=3_600, description="Seconds that running calls have to end at shutdown."
     )
@@ -62,6 +69,12 @@ class Settings(BaseSettings):
         host, _, port = value.rpartition(":")
         if not host or not port.isdigit() or int(port) > 65_535:  # noqa: PLR2004  # the largest port
             raise ValueError(f"must be HOST:PORT, as in 127.0.0.1:7400 or [::1]:7400, not {value!r}")
+        return value
+
+    @field_validator("retain")
+    @classmethod
+    def _check_retain(cls, value: str) -> str:
+        parse_retention(value)
         return value
 
     @model_validator(mode="after")

@@ -22,7 +22,7 @@ METHODS = every_method()
 WRONG: dict[str, Any] = {"kind": "Planet", "value": "nonsense", "id": "nonsense", "execution_id": "nonsense"}
 WRONG |= {"page_size": -1, "slug": "Not A Slug", "agent_execution_id": "nonsense", "runner_id": "r" * 257}
 #: The commands that the server itself gives.
-INTERNAL = {"Assign", "Release", "EnforceCancel", "EnforceDeadline", "DecideByDefault"}
+INTERNAL = {"Assign", "Release", "EnforceCancel", "EnforceDeadline", "DecideByDefault", "Retire"}
 
 
 def spoil(request: Message) -> str:

@@ -13,7 +13,7 @@ from runstream.storage.database import Database, unavailable
 from runstream.storage.decision import decide
 from runstream.storage.folder import DataFolder, FolderUnusable
 from runstream.storage.overlay import Overlay
-from runstream.storage.store import Conflict, Transaction
+from runstream.storage.store import Conflict, Range, Transaction
 from runstream.storage.writer import Accepted, Writer
 from runstream.v1.agent_execution_pb2 import ExecutionChange
 
@@ -138,6 +138,16 @@ class LevelDBStore:
             upper = min(upper, keys.encode_id(after))
         found = await self._walk(lambda db: walks.ids(db, groups, (lower, upper), limit))
         return [keys.decode_id(tail) for tail in found]
+
+    async def scan_oldest(
+        self, kind: RecordKind[M], term: Term, *, after: str | None = None, before_ms: int, limit: int
+    ) -> list[str]:
+        """Return ids under a term, oldest first; see `Store.scan_oldest`. Durable."""
+        prefix = keys.entries(kind, term)
+        lower, upper = keys.id_bounds(kind, Range(stop=before_ms))
+        start = lower if after is None else keys.encode_id(after) + b"\x00"
+        found = await self._walk(lambda db: walks.span(db, prefix + start, prefix + upper, limit))
+        return [keys.decode_id(key[len(prefix) :]) for key in found]
 
     async def count(self, kind: RecordKind[M], term: Term, *, limit: int) -> int:
         """Return how many records are indexed under `term`, counting no further than `limit`.
