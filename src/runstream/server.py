@@ -43,6 +43,7 @@ from runstream.services.executions.tree import Tree
 from runstream.services.runners.assignments import Assignments
 from runstream.services.runners.service import RunnerService
 from runstream.services.sessions import SessionCommands, SessionQueries
+from runstream.services.transfer.service import TransferService
 from runstream.services.wiring import Wiring
 from runstream.storage.executions import Executions
 from runstream.storage.folds import Folds
@@ -195,8 +196,8 @@ class Server:
             self._tasks.append(task)
 
     def _purge_deleted(self, transaction: Transaction) -> None:
-        for kind, execution_id in transaction.puts:
-            if kind is TOMBSTONE:
+        for (kind, execution_id), message in transaction.puts.items():
+            if kind is TOMBSTONE and not message.importing:
                 self._purger.add(execution_id)
 
     def _wire(self) -> Wiring:
@@ -221,6 +222,7 @@ class Server:
         agents = AgentCommands(wiring, instances=instances, sessions=sessions, executions=executions)
         return {
             "RunnerController": (self._runners,),
+            "TransferController": (TransferService(wiring),),
             "AgentCommandController": (agents,),
             "AgentQueryController": (AgentQueries(wiring),),
             "AgentInstanceCommandController": (instances,),

@@ -29,6 +29,7 @@ from runstream.cli.plain_text import clean
 from runstream.cli.run import run
 from runstream.cli.runner import runner
 from runstream.cli.serve import serve
+from runstream.cli.take_in import import_
 from runstream.cli.watch import watch
 
 _EXECUTIONS = "Executions"
@@ -134,6 +135,14 @@ _add(
     "export -o everything.jsonl",
     "export --phase completed --created-before 30d | gzip > old.jsonl.gz",
     "export aex_… aex_… -o two.jsonl",
+)
+_add(
+    _EXECUTIONS,
+    import_,
+    "import everything.jsonl --server other.example.com:7400",
+    "import everything.jsonl --live terminate",
+    "import - --keep < everything.jsonl",
+    name="import",
 )
 
 _add(_RESOURCES, apply, "apply -f agents.yaml", "apply -f agents.yaml -f sessions.yaml", "apply -f - < all.yaml")

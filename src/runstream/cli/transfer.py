@@ -23,8 +23,6 @@ from google.protobuf import json_format
 from runstream.cli.failure import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from google.protobuf.message import Message
 
 FORMAT: Final = 1
@@ -82,7 +80,7 @@ def survey(file: IO[bytes], place: str, terminal: frozenset[str]) -> Survey:
     """
     digest, counts, live, header = hashlib.sha256(), Counter[str](), 0, None
     for number, line in enumerate(file, start=1):
-        value = _parsed(line, place, number)
+        value = parsed(line, place, number)
         if number == 1:
             header = _header(value, place)
         elif "end" in value:
@@ -97,22 +95,8 @@ def survey(file: IO[bytes], place: str, terminal: frozenset[str]) -> Survey:
     raise unusable(place, "its last line is missing: it is torn, or was not written to its end")
 
 
-def entries(file: IO[bytes], place: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the number and the value of each line between the first and the last."""
-    for number, line in enumerate(file, start=1):
-        value = _parsed(line, place, number)
-        if "end" in value:
-            return
-        if number > 1:
-            yield number, value
-
-
-def unusable(place: str, told: str) -> Failure:
-    """Make the failure for a file that cannot be taken."""
-    return Failure(f"{place}: {told}", reason="TRANSFER_UNUSABLE")
-
-
-def _parsed(line: bytes, place: str, number: int) -> dict[str, Any]:
+def parsed(line: bytes, place: str, number: int) -> dict[str, Any]:
+    """Return the value of a line. Raises `Failure`, reason TRANSFER_UNUSABLE."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
@@ -120,6 +104,11 @@ def _parsed(line: bytes, place: str, number: int) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise unusable(place, f"line {number} is no JSON object")
     return value
+
+
+def unusable(place: str, told: str) -> Failure:
+    """Make the failure for a file that cannot be taken."""
+    return Failure(f"{place}: {told}", reason="TRANSFER_UNUSABLE")
 
 
 def _header(value: dict[str, Any], place: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from runstream.v1 import (
     agent_service_pb2,
     runner_pb2,
     session_service_pb2,
+    transfer_pb2,
 )
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ SERVICE_FILES = (
     session_service_pb2,
     agent_execution_service_pb2,
     runner_pb2,
+    transfer_pb2,
 )
 
 
