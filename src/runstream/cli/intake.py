@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=Message)
 
 #: How much one request brings; a change that is larger goes alone.
-_PIECE_BYTES: Final = 512 << 10
-_PIECE_CHANGES: Final = 2_000
+_PIECE_BYTES: Final = 256 << 10
+_PIECE_CHANGES: Final = 500
 #: How long a call may take unless told otherwise: with its last piece, a long log is folded as a whole.
 _TIMEOUT: Final = 300.0
 
