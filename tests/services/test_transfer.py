@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -205,6 +206,19 @@ async def test_an_import_begun_anew_takes_the_place_of_the_one_before(tmp_path: 
         told = await refusal(stub(other.client).ImportExecution(piece(log[:7], last=False)))
         assert (told.code, told.reason) == (ABORTED, "IMPORT_OUT_OF_STEP")
         assert await stub_until_taken(other.client, log) == IMPORT_OUTCOME_IMPORTED
+        assert await log_of(other.client, log[0].execution_id) == log
+    assert findings(tmp_path / "b") == []
+
+
+async def test_two_imports_at_once_bring_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever loses step begins anew, until one of them is through; the other then finds it there."""
+    monkeypatch.setattr(intake, "_PIECE_CHANGES", 4)
+    async with serving(tmp_path / "a") as one, serving(tmp_path / "b") as other:
+        log = await a_log(one.client, 12)
+        lines = await exported(one.client)
+        both = await asyncio.gather(*(imported(other.client, lines, retry_for=60.0) for _ in range(2)))
+        assert sorted(counts["imported"] for counts in both) == [0, 1]
+        assert sorted(counts["unchanged"] for counts in both) == [0, 1]
         assert await log_of(other.client, log[0].execution_id) == log
     assert findings(tmp_path / "b") == []
 

@@ -26,7 +26,7 @@ class ExitCode(IntEnum):
 
 MEANINGS: Final[Mapping[ExitCode, str]] = {
     ExitCode.DONE: "done; of run and watch: the execution COMPLETED",
-    ExitCode.CALL_FAILED: "the call failed; of doctor: the data folder is not sound; of export: something is left out",
+    ExitCode.CALL_FAILED: "the call failed; of doctor: the data folder is not sound",
     ExitCode.USAGE: "the command was not understood, or a file of -f is wrong",
     ExitCode.EXECUTION_FAILED: "the execution FAILED",
     ExitCode.EXECUTION_CANCELLED: "the execution was CANCELLED",
