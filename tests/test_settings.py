@@ -243,3 +243,10 @@ def test_every_setting_is_described() -> None:
     """Each setting says what it is; the command line shows it as the help of its flag."""
     undescribed = [name for name, field in Settings.model_fields.items() if not field.description]
     assert undescribed == []
+
+
+def test_what_is_kept_how_long_is_checked_at_the_start() -> None:
+    """A retention that cannot be understood is refused with what is wrong; without one everything is kept."""
+    assert load_settings(None).retain == ""
+    assert load_settings(None, retain="30d,FAILED=90d").retain == "30d,FAILED=90d"
+    assert "'soon' is no time to keep executions for" in refused(retain="soon")

@@ -26,6 +26,7 @@ from runstream.feed.follow import Follower
 from runstream.feed.hub import Hub, shutting_down
 from runstream.feed.recency import Recency
 from runstream.model.ids import IdSource, ulid_millis
+from runstream.model.retention import parse_retention
 from runstream.model.times import to_millis
 from runstream.pipeline.timing import StepTimes
 from runstream.services.agent_instances import AgentInstanceCommands, AgentInstanceQueries
@@ -39,12 +40,15 @@ from runstream.services.executions.controls import AgentExecutionControls
 from runstream.services.executions.leasing import ExecutionLeasing
 from runstream.services.executions.limits import ExecutionLimits
 from runstream.services.executions.queries import AgentExecutionQueries
+from runstream.services.executions.retention import Retention
+from runstream.services.executions.retire import RetireCommand
 from runstream.services.executions.streams import AgentExecutionStreams
 from runstream.services.executions.time_limit import DeadlineCommands, TimeLimits
 from runstream.services.executions.tree import Tree
 from runstream.services.runners.assignments import Assignments
 from runstream.services.runners.service import RunnerService
 from runstream.services.sessions import SessionCommands, SessionQueries
+from runstream.services.transfer.service import TransferService
 from runstream.services.wiring import Wiring
 from runstream.storage.executions import Executions
 from runstream.storage.folds import Folds
@@ -96,6 +100,8 @@ class Server:
         self._time_limits = TimeLimits(store, clock, DeadlineCommands(self._wiring).enforce_deadline)
         self._tree = Tree(store, self._folds, clock, self._controls)
         self._expiry = IdempotencyExpiry(store, clock)
+        kept = parse_retention(settings.retain)
+        self._retention = Retention(store, clock, kept, RetireCommand(self._wiring).retire)
         self._dispatcher = Dispatcher(
             store,
             clock,
@@ -200,7 +206,7 @@ class Server:
                 ahead = ulid_millis(newest) - to_millis(self._clock.now())
                 if ahead > _CLOCK_TOLERANCE_MS:
                     _LOG.warning("clock_behind_data", newest=newest, seconds=ahead // 1000)
-        self._store.on_commit(Announcer(self._hub, self._wiring.recency, self._folds))
+        self._store.on_commit(Announcer(self._hub, self._wiring.recency, self._folds, self._wiring.follower))
         self._store.on_commit(self._grace.on_commit)
         self._store.on_commit(self._approvals.on_commit)
         self._store.on_commit(self._time_limits.on_commit)
@@ -208,6 +214,9 @@ class Server:
         self._store.on_commit(self._dispatcher.on_commit)
         self._store.on_commit(self._purge_deleted)
         self._store.on_commit(Chronicle().on_commit)
+        if self._settings.retain:
+            self._store.on_commit(self._retention.on_commit)
+            await self._retention.resume()
         await self._grace.resume()
         await self._approvals.resume()
         await self._time_limits.resume()
@@ -224,6 +233,7 @@ class Server:
             self._dispatcher,
             self._purger,
             self._expiry,
+            self._retention,
         )
         self._keep([asyncio.create_task(chore.run(), name=type(chore).__name__) for chore in chores])
 
@@ -233,8 +243,8 @@ class Server:
         self._tasks += tasks
 
     def _purge_deleted(self, transaction: Transaction) -> None:
-        for kind, execution_id in transaction.puts:
-            if kind is TOMBSTONE:
+        for (kind, execution_id), message in transaction.puts.items():
+            if kind is TOMBSTONE and not message.importing:
                 self._purger.add(execution_id)
 
     def _wire(self) -> Wiring:
@@ -261,6 +271,7 @@ class Server:
         return {
             "RunnerController": (self._runners,),
             "BackupController": (self._backups,),
+            "TransferController": (TransferService(wiring),),
             "AgentCommandController": (agents,),
             "AgentQueryController": (AgentQueries(wiring),),
             "AgentInstanceCommandController": (instances,),

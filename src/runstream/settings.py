@@ -17,6 +17,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from runstream.model.retention import parse_retention
+
 _MIB = 1 << 20
 
 
@@ -69,6 +71,11 @@ class Settings(BaseSettings):
     client_burst: int = Field(
         100, ge=1, le=1_000_000, description="Calls one client may make at once under client_rate, after some quiet."
     )
+    retain: str = Field(
+        "",
+        description="How long executions are kept after their end, as in 30d or COMPLETED=7d,FAILED=90d; empty is for"
+        " ever.",
+    )
     drain_timeout: float = Field(
         10.0, ge=0, le=3_600, description="Seconds that running calls have to end at shutdown."
     )
@@ -109,6 +116,12 @@ class Settings(BaseSettings):
             known = False
         if not known:
             raise ValueError(f"must be a URL, as in http://localhost:4317, not {value!r}")
+        return value
+
+    @field_validator("retain")
+    @classmethod
+    def _check_retain(cls, value: str) -> str:
+        parse_retention(value)
         return value
 
     @model_validator(mode="after")

@@ -34,6 +34,7 @@ def test_wrong_settings_are_told(cli: CommandLine, tmp_path: Path) -> None:
     assert cli("serve", "--log-level", "loud").code == 2
     assert cli("serve", "--metrics", "9464").err.startswith("error: metrics: must be HOST:PORT")
     assert cli("serve", "--otlp", "localhost").err.startswith("error: otlp: must be a URL")
+    assert "retain: 'soon' is no time to keep executions for" in cli("serve", "--retain", "soon").err
     assert cli("serve", "--config", str(tmp_path / "missing.toml")).code == 2
     file = tmp_path / "bad.toml"
     file.write_text("nonsense = 1\n[")

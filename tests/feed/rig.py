@@ -51,7 +51,7 @@ class Rig:
         self.recency = Recency(capacity)
         self.follower = Follower(store, self.executions, self.hub, self.recency)
         self._heads: dict[str, ExecutionHead] = {}
-        store.on_commit(Announcer(self.hub, self.recency, self.folds))
+        store.on_commit(Announcer(self.hub, self.recency, self.folds, self.follower))
 
     async def changes(
         self, execution_id: str, after: int, *, from_snapshot: bool, started: Started = no_start

@@ -391,6 +391,25 @@ class StoreConformance(ABC):
         assert await found(-5, 1 << 60) == ids
         assert await found(1 << 60, None) == []
 
+    async def test_a_term_is_walked_from_its_oldest_id(self, store: Store) -> None:
+        """A walk goes from the oldest id to before a time, in pages, and goes on behind any id; terms do not mix."""
+        ids = [make_id(1000 + n, 7) for n in range(6)]
+        for number, execution_id in enumerate(ids):
+            transaction = put_execution(execution_id)
+            transaction.index(AGENT_EXECUTION, execution_id, after=[ROUND if number == 2 else RED])
+            await store.commit(transaction)
+        red = [each for number, each in enumerate(ids) if number != 2]
+
+        async def found(before: int, after: str | None = None, limit: int = 99) -> list[str]:
+            return await store.scan_oldest(AGENT_EXECUTION, RED, after=after, before_ms=before, limit=limit)
+
+        assert await found(1 << 60) == red
+        assert await found(1004) == red[:3]
+        assert await found(1 << 60, limit=2) == red[:2]
+        assert await found(1004, after=red[1]) == red[2:3]
+        assert await found(1 << 60, after=ids[2]) == red[2:]
+        assert await found(1000, after=red[3]) == await found(-5) == []
+
     async def test_terms_do_not_run_into_each_other(self, store: Store) -> None:
         """Index and value of a term are apart from each other and from ids, whatever is in them."""
         terms = [Term(a, b) for a in ("i", "i\0", "ia") for b in HOSTILE]

@@ -9,6 +9,7 @@ import pytest
 from runstream.pipeline.engine import Pipeline
 from runstream.pipeline.steps import ValidateFieldConstraints
 from runstream.transport.methods import bind_methods, service_descriptors
+from runstream.v1.transfer_pb2 import ImportResourcesRequest
 from tests.raw import call_raw, every_method, every_service, request_of
 from tests.serving import INVALID, Client, refusal, serving
 
@@ -22,13 +23,16 @@ METHODS = every_method()
 WRONG: dict[str, Any] = {"kind": "Planet", "value": "nonsense", "id": "nonsense", "execution_id": "nonsense"}
 WRONG |= {"page_size": -1, "slug": "Not A Slug", "agent_execution_id": "nonsense", "runner_id": "r" * 257}
 WRONG |= {"chunk_bytes": -1}
-#: The commands that the server itself gives.
-INTERNAL = {"Assign", "Release", "EnforceCancel", "EnforceDeadline", "DecideByDefault"}
+#: The commands that the server itself gives, or that the call gate has checked.
+INTERNAL = {"Assign", "Release", "EnforceCancel", "EnforceDeadline", "DecideByDefault", "Retire", "Import"}
 
 
 def spoil(request: Message) -> str:
     """Put a wrong value into a request; return the path of the field."""
     names = set(request.DESCRIPTOR.fields_by_name)
+    if isinstance(request, ImportResourcesRequest):
+        request.agents.add(kind="Planet")
+        return "agents[0].kind"
     tried = ("value", "id", "execution_id", "agent_execution_id", "runner_id", "page_size", "slug", "kind")
     name = next(name for name in (*tried, "chunk_bytes") if name in names)
     setattr(request, name, WRONG[name])
@@ -40,7 +44,7 @@ def test_the_server_knows_every_service_of_the_protos() -> None:
     assert {service.full_name for service in service_descriptors()} == {
         service.full_name for service in every_service()
     }
-    assert len(METHODS) == 42
+    assert len(METHODS) == 44
 
 
 async def test_bytes_that_are_no_request_are_refused(client: Client) -> None:
@@ -81,7 +85,8 @@ async def test_every_command_begins_with_the_rules_of_the_proto(
         for method in METHODS
         if method.containing_service.name.endswith("CommandController")
     }
-    assert {pipeline.name for pipeline in made} == commands | {f"AgentExecution.{name}" for name in INTERNAL}
+    internal = {f"AgentExecution.{name}" for name in INTERNAL} | {"Resources.Import"}
+    assert {pipeline.name for pipeline in made} == commands | internal
     for pipeline in (each for each in made if each.name in commands):
         checks = [isinstance(step, ValidateFieldConstraints) for step in pipeline.steps]
         assert checks == [True] + [False] * (len(checks) - 1), pipeline.name

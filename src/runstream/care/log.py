@@ -7,21 +7,9 @@ from typing import TYPE_CHECKING, Final
 from runstream.care.examination import bits, decoded
 from runstream.care.findings import Code
 from runstream.model.merge import EntryIndex, fold_all
-from runstream.model.phases import (
-    RECOVERY_TRANSITIONS,
-    SERVER_TRANSITIONS,
-    TRANSITIONS,
-    is_terminal,
-    phase_name,
-)
+from runstream.model.succession import Succession, unfit
 from runstream.storage import keys
-from runstream.v1.agent_execution_pb2 import (
-    EXECUTION_IN_PROGRESS,
-    EXECUTION_PENDING,
-    EXECUTION_PHASE_UNSPECIFIED,
-    AgentExecution,
-    ExecutionChange,
-)
+from runstream.v1.agent_execution_pb2 import AgentExecution, ExecutionChange
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,13 +24,6 @@ _PIECE_BYTES: Final = 2 << 20
 _MIN_STALE_BYTES: Final = 1 << 20
 #: How many findings one log gives at most: one that is torn would give one for each change.
 _FINDINGS: Final = 20
-
-_FOLLOWS: Final = {
-    phase: TRANSITIONS[phase]
-    | SERVER_TRANSITIONS.get(phase, frozenset())
-    | RECOVERY_TRANSITIONS.get(phase, frozenset())
-    for phase in TRANSITIONS
-}
 
 
 class Log:
@@ -70,8 +51,7 @@ class Log:
         self.reported_items = False
         #: Whether the snapshot is the fold at its revision; None as long as that is not known.
         self.snapshot_fits: bool | None = None
-        self._phase: int = EXECUTION_PHASE_UNSPECIFIED
-        self._attempt = 0
+        self._succession = Succession()
 
     def read(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
         """Read all changes there are; tell of those that are not as they must be."""
@@ -96,18 +76,12 @@ class Log:
         if change is None:
             self._break(Code.UNREADABLE, revision, "it is no change")
             return
-        if (change.execution_id, change.revision) != (self._id, revision):
-            told = f"it says that it is change {change.revision} of {change.execution_id!r}"
+        told = unfit(change, self._id, revision)
+        if told is not None:
             self._break(Code.CHANGE_UNFIT, revision, told)
             return
-        whole = change.created if change.HasField("created") else change.updated
-        if (revision == 1 or change.HasField("updated")) and whole.metadata.id != self._id:
-            self._break(Code.CHANGE_UNFIT, revision, f"it holds the execution {whole.metadata.id!r}")
-            return
-        if (change.WhichOneof("kind") in ("created", "snapshot")) != (revision == 1):
-            self._break(Code.CHANGE_UNFIT, revision, "a log begins with the creation, which comes once")
-            return
-        self._follow(change)
+        for code, fault in self._succession.faults(change):
+            self.fail(Code(code), revision, fault)
         if self.whole:
             self._gather(change)
 
@@ -149,37 +123,6 @@ class Log:
         if snapshot is not None:
             same = bits(snapshot.status) == bits(self.state.status)
             self.snapshot_fits = same and snapshot.log_bytes == self.size
-
-    def _follow(self, change: ExecutionChange) -> None:
-        """Check a change against the phase and the attempt before it."""
-        status = change.created.status if change.HasField("created") else change.status
-        if status.phase:
-            self._check_phase(change, status.phase)
-            self._phase = status.phase
-        if change.supersedes > self._attempt:
-            told = f"it drops the work of attempt {change.supersedes}, which is still to come"
-            self.fail(Code.ATTEMPT_OUT_OF_ORDER, change.revision, told)
-        if status.attempt:
-            if status.attempt != self._attempt + 1 or self._phase != EXECUTION_IN_PROGRESS:
-                told = f"attempt {status.attempt} begins after attempt {self._attempt}, as {phase_name(self._phase)}"
-                self.fail(Code.ATTEMPT_OUT_OF_ORDER, change.revision, told)
-            self._attempt = status.attempt
-        if change.attempt != self._attempt:
-            told = f"it is of attempt {change.attempt}, while attempt {self._attempt} is current"
-            self.fail(Code.ATTEMPT_OUT_OF_ORDER, change.revision, told)
-        if change.terminal != is_terminal(self._phase):
-            told = f"it is {'' if change.terminal else 'not '}marked as the end, as {phase_name(self._phase)}"
-            self.fail(Code.END_MISMARKED, change.revision, told)
-
-    def _check_phase(self, change: ExecutionChange, phase: int) -> None:
-        before = self._phase
-        if before == EXECUTION_PHASE_UNSPECIFIED:
-            fits = phase == EXECUTION_PENDING or change.revision > 1
-        else:
-            fits = phase in _FOLLOWS.get(before, ()) or (phase == before and not is_terminal(phase))
-        if not fits:
-            told = f"{phase_name(phase)} cannot follow {phase_name(before)}"
-            self.fail(Code.PHASE_IMPOSSIBLE, change.revision, told)
 
 
 def _reports_items(change: ExecutionChange) -> bool:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from runstream.cli.phases import PhaseName
+
 FilesOption = Annotated[
     list[Path],
     typer.Option(
@@ -38,6 +40,29 @@ TagsOption = Annotated[list[str] | None, typer.Option("--tag", metavar="TAG", he
 TagFilter = Annotated[
     list[str] | None,
     typer.Option("--tag", metavar="TAG", help="Only those with this tag; can be repeated."),
+]
+PhaseFilter = Annotated[
+    list[PhaseName] | None,
+    typer.Option(
+        "--phase",
+        "-p",
+        metavar="PHASE",
+        case_sensitive=False,
+        help=f"Only those in this phase: {', '.join(PhaseName)}. Can be repeated.",
+    ),
+]
+AgentFilter = Annotated[
+    str, typer.Option("--agent", metavar="AGENT", help="Only those of this agent, a slug (in --org) or an id.")
+]
+SessionFilter = Annotated[str, typer.Option("--session", metavar="ID", help="Only those of this session.")]
+CreatedAfterFilter = Annotated[
+    str,
+    typer.Option(
+        "--created-after", metavar="TIME", help="Only those created since: RFC 3339, or how long ago, as in 2h or 7d."
+    ),
+]
+CreatedBeforeFilter = Annotated[
+    str, typer.Option("--created-before", metavar="TIME", help="Only those created before: as with --created-after.")
 ]
 LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, metavar="N", help="How many at most.")]
 AllOption = Annotated[bool, typer.Option("--all", help="All of them, however many.")]

@@ -48,25 +48,28 @@ def connection_options(  # noqa: PLR0913 — one parameter per option
     return Connection(server, tls, ca, cert, key, output, timeout)
 
 
-def calling(body: Body[P]) -> Callable[..., None]:
-    """Make a command of `body`; its first parameter is the client, the others are the command's own."""
+def calling(body: Body[P], *, without: frozenset[str] = frozenset()) -> Callable[..., None]:
+    """Make a command of `body`; its first parameter is the client, the others are the command's own.
+
+    It takes no connection option that is named in `without`.
+    """
 
     @wraps(body)
     def command(context: typer.Context, **values: object) -> None:
-        own = {name: values.pop(name) for name in _NAMES}
+        own = {name: values.pop(name) for name in _NAMES if name not in without}
         connection = Connection(**own).under(context.obj)  # type: ignore[arg-type]
         end(connection, lambda: asyncio.run(_call(connection, lambda client: body(client, **values))))  # type: ignore[arg-type, call-arg]
 
-    command.__signature__ = _signature(body)  # type: ignore[attr-defined]
+    command.__signature__ = _signature(body, without)  # type: ignore[attr-defined]
     return command
 
 
-def _signature(body: Callable[..., object]) -> inspect.Signature:
+def _signature(body: Callable[..., object], without: frozenset[str]) -> inspect.Signature:
     """Return the parameters of the context, of the body but the client, and of the connection."""
     context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
     own = [*inspect.signature(body, eval_str=True).parameters.values()][1:]
     shared = inspect.signature(connection_options, eval_str=True).parameters.values()
-    return inspect.Signature([context, *own, *shared])
+    return inspect.Signature([context, *own, *(each for each in shared if each.name not in without)])
 
 
 def end(connection: Connection, body: Callable[[], ExitCode | None]) -> NoReturn:

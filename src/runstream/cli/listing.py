@@ -5,22 +5,26 @@ from typing import Annotated
 
 import typer
 
-from runstream.cli import pairs, resources, tables, times
+from runstream.cli import tables
 from runstream.cli.arguments import (
+    AgentFilter,
     AllOption,
+    CreatedAfterFilter,
+    CreatedBeforeFilter,
     LabelFilter,
     LimitOption,
     OrgFilter,
     PageTokenOption,
+    PhaseFilter,
     RetryForOption,
+    SessionFilter,
     TagFilter,
 )
 from runstream.cli.calling import calling
 from runstream.cli.client import Client, collect
 from runstream.cli.failure import Misuse
-from runstream.cli.kinds import AGENT
+from runstream.cli.filters import Filter
 from runstream.cli.list_watch import ListWatch
-from runstream.cli.phases import PhaseName
 from runstream.v1.agent_execution_pb2 import AgentExecution
 from runstream.v1.agent_execution_service_pb2 import ListAgentExecutionsRequest
 from runstream.v1.resource_pb2 import RESOURCE_VIEW_BASIC, RESOURCE_VIEW_FULL
@@ -30,29 +34,13 @@ from runstream.v1.resource_pb2 import RESOURCE_VIEW_BASIC, RESOURCE_VIEW_FULL
 async def list_executions(  # noqa: PLR0913 — one parameter per option
     client: Client,
     *,
-    phase: Annotated[
-        list[PhaseName] | None,
-        typer.Option(
-            "--phase",
-            "-p",
-            metavar="PHASE",
-            case_sensitive=False,
-            help=f"Only those in this phase: {', '.join(PhaseName)}. Can be repeated.",
-        ),
-    ] = None,
-    agent: Annotated[
-        str, typer.Option(metavar="AGENT", help="Only those of this agent, a slug (in --org) or an id.")
-    ] = "",
-    session: Annotated[str, typer.Option(metavar="ID", help="Only those of this session.")] = "",
+    phase: PhaseFilter = None,
+    agent: AgentFilter = "",
+    session: SessionFilter = "",
     label: LabelFilter = None,
     tag: TagFilter = None,
-    created_after: Annotated[
-        str,
-        typer.Option(metavar="TIME", help="Only those created since: RFC 3339, or how long ago, as in 2h or 7d."),
-    ] = "",
-    created_before: Annotated[
-        str, typer.Option(metavar="TIME", help="Only those created before: as with --created-after.")
-    ] = "",
+    created_after: CreatedAfterFilter = "",
+    created_before: CreatedBeforeFilter = "",
     org: OrgFilter = "",
     limit: LimitOption = 50,
     all_: AllOption = False,
@@ -70,17 +58,9 @@ async def list_executions(  # noqa: PLR0913 — one parameter per option
     if watch and (page_token or full):
         raise Misuse("--watch does not go with --page-token or --full")
     now = datetime.now(UTC)
-    request = ListAgentExecutionsRequest(
-        phases=[each.phase for each in phase or ()],
-        session_id=session,
-        agent_id=await resources.identify(client, AGENT, agent, org) if agent else "",
-        labels=pairs.parse(label or (), "--label"),
-        tags=tag or (),
-        org=org,
-        view=RESOURCE_VIEW_FULL if full else RESOURCE_VIEW_BASIC,
-        created_after=times.instant(created_after, "--created-after", now) if created_after else None,
-        created_before=times.instant(created_before, "--created-before", now) if created_before else None,
-    )
+    wanted = Filter(phase, agent, session, label, tag, created_after, created_before, org)
+    request = await wanted.request(client, now)
+    request.view = RESOURCE_VIEW_FULL if full else RESOURCE_VIEW_BASIC
     most = None if all_ else limit
     if watch:
 

@@ -22,6 +22,7 @@ from runstream.cli.connection import (
 )
 from runstream.cli.doctor import doctor
 from runstream.cli.exit_codes import MEANINGS, ExitCode
+from runstream.cli.export import export
 from runstream.cli.folders import compact, restore
 from runstream.cli.help_texts import add_command
 from runstream.cli.listing import list_executions
@@ -29,6 +30,7 @@ from runstream.cli.plain_text import clean
 from runstream.cli.run import run
 from runstream.cli.runner import runner
 from runstream.cli.serve import serve
+from runstream.cli.take_in import import_
 from runstream.cli.watch import watch
 
 _EXECUTIONS = "Executions"
@@ -128,6 +130,21 @@ _add(
     "status aex_… -f delta.yaml --sequence 7 --replace todos",
 )
 _add(_EXECUTIONS, executions.delete, "delete aex_…", "delete aex_… aex_… --yes")
+_add(
+    _EXECUTIONS,
+    export,
+    "export -o everything.jsonl",
+    "export --phase completed --created-before 30d | gzip > old.jsonl.gz",
+    "export aex_… aex_… -o two.jsonl",
+)
+_add(
+    _EXECUTIONS,
+    import_,
+    "import everything.jsonl --server other.example.com:7400",
+    "import everything.jsonl --live terminate",
+    "import - --keep < everything.jsonl",
+    name="import",
+)
 
 _add(_RESOURCES, apply, "apply -f agents.yaml", "apply -f agents.yaml -f sessions.yaml", "apply -f - < all.yaml")
 app.add_typer(agents.app, name="agent", help="Agents: what can be run.", rich_help_panel=_RESOURCES)

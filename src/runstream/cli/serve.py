@@ -85,6 +85,14 @@ def serve(  # noqa: PLR0913 — one parameter per setting
             help="How long an execution waits that has lost its runner; doubled each time. Default: 1.",
         ),
     ] = None,
+    retain: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPAN",
+            help="How long executions are kept after their end, as in 30d, 12h, 4w; or by phase, as in"
+            " COMPLETED=7d,FAILED=90d. Default: for ever.",
+        ),
+    ] = None,
     drain_timeout: Annotated[
         float | None,
         typer.Option(metavar="SECONDS", help="How long running calls may take when the server stops. Default: 10."),
@@ -167,6 +175,7 @@ def serve(  # noqa: PLR0913 — one parameter per setting
             cancel_grace=cancel_grace,
             lease_duration=lease_duration,
             retry_backoff=retry_backoff,
+            retain=retain,
             drain_timeout=drain_timeout,
             metrics=metrics,
             otlp=otlp,

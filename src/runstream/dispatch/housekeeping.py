@@ -1,7 +1,8 @@
 """Housekeeping: what the store sheds in the background, in small pieces that survive a crash in the middle.
 
 A deleted execution leaves a tombstone in the same commit. Its log goes in chunks after that; the tombstone goes last.
-So a crash leaves a tombstone, and the next start goes on with the log. Expired idempotency records are found by time.
+So a crash leaves a tombstone, and the next start goes on with the log; what is left of an import that was cut off is
+marked and purged in the same way. Expired idempotency records are found by time.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from runstream.model.phases import is_terminal
 from runstream.storage.records import EXECUTION_HEAD, TOMBSTONE
 
 if TYPE_CHECKING:
+    from runstream.feed.follow import Follower
     from runstream.feed.hub import Hub
     from runstream.feed.recency import Recency
     from runstream.storage.folds import Folds
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
 class Announcer:
     """Listens to the store's commits and wakes whoever follows the executions in them."""
 
-    def __init__(self, hub: Hub, recency: Recency, folds: Folds) -> None:
+    def __init__(self, hub: Hub, recency: Recency, folds: Folds, follower: Follower) -> None:
         self._hub = hub
         self._recency = recency
         self._folds = folds
+        self._follower = follower
 
     def __call__(self, transaction: Transaction) -> None:
         """Wake the readers of every execution that the transaction changed or deleted."""
@@ -35,4 +37,5 @@ class Announcer:
                 self._hub.wake(ANY_EXECUTION)
             elif kind is TOMBSTONE:
                 self._folds.forget(record_id)
+                self._follower.forget(record_id)
                 self._hub.wake(record_id)

@@ -48,6 +48,11 @@ class Follower:
         self._recency = recency
         self._chunks = Chunks(store)
 
+    def forget(self, execution_id: str) -> None:
+        """Drop what is remembered of an execution that was deleted."""
+        self._chunks.forget(execution_id)
+        self._executions.forget(execution_id)
+
     async def states(
         self, execution_id: str, after: int, view: ResourceView.ValueType, started: Started = _nothing
     ) -> AsyncGenerator[bytes, None]:

@@ -32,10 +32,16 @@ def validate(message: Message) -> None:
     `ResourceExhausted` for a request with too many entries.
     """
     check_entries(message)
-    violations = [_translate(violation) for violation in _VALIDATOR.collect_violations(message)[:_MOST]]
-    violations.extend(bad_values(message))
+    violations = violations_of(message)
     if violations:
         raise invalid_fields(violations)
+
+
+def violations_of(message: Message) -> list[FieldViolation]:
+    """Return what breaks the rules of its proto in a message of any size."""
+    violations = [_translate(violation) for violation in _VALIDATOR.collect_violations(message)[:_MOST]]
+    violations.extend(bad_values(message))
+    return violations
 
 
 def invalid_fields(violations: list[FieldViolation]) -> InvalidArgument:

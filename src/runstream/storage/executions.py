@@ -81,6 +81,11 @@ class Executions:
             execution = await self._complete(record, execution_id, head, view)
             return None if execution is None else self._keep(state, execution.SerializeToString())
 
+    def forget(self, execution_id: str) -> None:
+        """Drop what is remembered of an execution, as when it is deleted."""
+        for state in [state for state in self._encoded if state[0] == execution_id]:
+            self._encoded_bytes -= len(self._encoded.pop(state))
+
     async def _complete(
         self, record: AgentExecution, execution_id: str, head: ExecutionHead, view: ResourceView.ValueType
     ) -> AgentExecution | None:

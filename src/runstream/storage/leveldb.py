@@ -15,7 +15,7 @@ from runstream.storage.decision import decide
 from runstream.storage.folder import DataFolder, FolderUnusable
 from runstream.storage.overlay import Overlay
 from runstream.storage.recent import LogEnds, RecentRecords
-from runstream.storage.store import Conflict, Transaction
+from runstream.storage.store import Conflict, Range, Transaction
 from runstream.storage.writer import Accepted, Writer
 from runstream.v1.agent_execution_pb2 import ExecutionChange
 
@@ -159,6 +159,16 @@ class LevelDBStore:
         found = await self._walk(lambda db: walks.ids(db, groups, (lower, upper), limit))
         return [keys.decode_id(tail) for tail in found]
 
+    async def scan_oldest(
+        self, kind: RecordKind[M], term: Term, *, after: str | None = None, before_ms: int, limit: int
+    ) -> list[str]:
+        """Return ids under a term, oldest first; see `Store.scan_oldest`. Durable."""
+        prefix = keys.entries(kind, term)
+        lower, upper = keys.id_bounds(kind, Range(stop=before_ms))
+        start = lower if after is None else keys.encode_id(after) + b"\x00"
+        found = await self._walk(lambda db: walks.span(db, prefix + start, prefix + upper, limit))
+        return [keys.decode_id(key[len(prefix) :]) for key in found]
+
     async def count(self, kind: RecordKind[M], term: Term, *, limit: int) -> int:
         """Return how many records are indexed under `term`, counting no further than `limit`.
 
@@ -195,6 +205,7 @@ class LevelDBStore:
         """
         start, stop = keys.changes(execution_id), keys.changes_end(execution_id)
         found = await self._walk(lambda db: walks.span(db, start, stop, limit))
+        self._log_ends.forget(execution_id)
         await self._ready()
         # Changes accepted before are on disk when this returns, so a look at the disk afterwards
         # misses none.

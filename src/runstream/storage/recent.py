@@ -81,6 +81,10 @@ class LogEnds:
         while len(self._ends) > self._most:
             self._ends.popitem(last=False)
 
+    def forget(self, execution_id: str) -> None:
+        """Forget a log, as when it is purged: another one may be written in its place."""
+        self._ends.pop(execution_id, None)
+
     def clear(self) -> None:
         """Forget everything."""
         self._ends.clear()

@@ -280,6 +280,15 @@ class Store(Protocol):
         """
         ...
 
+    async def scan_oldest(
+        self, kind: RecordKind[M], term: Term, *, after: str | None = None, before_ms: int, limit: int
+    ) -> list[str]:
+        """Return up to `limit` ids indexed under `term` that were made before a time, oldest first.
+
+        Begins behind the id `after`. Durable.
+        """
+        ...
+
     async def count(self, kind: RecordKind[M], term: Term, *, limit: int) -> int:
         """Return how many records are indexed under `term`, counting no further than `limit`.
 

@@ -19,6 +19,7 @@ from runstream.v1 import (
     backup_pb2,
     runner_pb2,
     session_service_pb2,
+    transfer_pb2,
 )
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ SERVICE_FILES = (
     agent_execution_service_pb2,
     runner_pb2,
     backup_pb2,
+    transfer_pb2,
 )
 
 

@@ -1,0 +1,1 @@
+"""Transfer: what another server has comes in as it was there."""
