@@ -135,7 +135,8 @@ def _told(sizes: list[int], asked: list[_Asked], rounds: int) -> Measurement:
             Figure("  median over all filters, p50", statistics.median(middle.values()) * 1e3, "ms"),
             Figure("  median over all filters, ratio", statistics.median(ratios.values())),
         ],
-        conditions=f"{len(middle) // 2} filters, first page and one behind a third of all; {rounds} rounds, sizes in turns",
+        conditions=f"{len(middle) // 2} filters, first page and one behind a third of all; {rounds} rounds, sizes in"
+        " turns",
         spreads={
             f"{name}, {size} stored, s": Spread.of(each.times[name])
             for name in middle

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from benchmarks.figure import Run
     from benchmarks.server_process import Memory, ServerProcess
 
-_MIB: Final = 1 << 20
+_MB: Final = 10**6
 _MOST: Final = 200
 _READERS: Final = 1_000
 _PER_CONNECTION: Final = 100
@@ -42,10 +42,10 @@ def measure(run: Run) -> Measurement:
     return Measurement(
         figures=[
             *_figures(f"memory, idle, {stored:,} executions stored", idle),
-            Figure("  after a page of every filter", asked.resident / _MIB, "MiB"),
+            Figure("  after a page of every filter", asked.resident / _MB, "MB"),
             *_figures(f"memory, {readers:,} slow Watch readers", slow),
             *_figures(f"memory, one execution of {length:,} changes, live", long),
-            Figure("  at most", long.peak / _MIB, "MiB"),
+            Figure("  at most", long.peak / _MB, "MB"),
         ],
         conditions="VmRSS; slow readers stop reading after 16 KiB of a log that is longer, and goes on growing; the"
         " long execution is watched from its beginning by one reader, which keeps up",
@@ -105,9 +105,9 @@ def _stream(target: ServerProcess, execution_id: str, updates: int) -> None:
 
 def _figures(name: str, memory: Memory) -> list[Figure]:
     return [
-        Figure(name, memory.resident / _MIB, "MiB", _MOST),
-        Figure("  its own", memory.anonymous / _MIB, "MiB"),
-        Figure("  files mapped", memory.file / _MIB, "MiB"),
+        Figure(name, memory.resident / _MB, "MB", _MOST),
+        Figure("  its own", memory.anonymous / _MB, "MB"),
+        Figure("  files mapped", memory.file / _MB, "MB"),
     ]
 
 
