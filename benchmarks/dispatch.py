@@ -23,7 +23,7 @@ from benchmarks.figure import Bound, Figure, Measurement
 from benchmarks.resources import CREATE, an_execution, watch
 from benchmarks.server_process import cpu_seconds, server
 from benchmarks.spread import Spread
-from benchmarks.wire import Call, Connection, Messages
+from benchmarks.wire import Broken, Call, Connection, Messages
 from runstream.v1.agent_execution_pb2 import AgentExecution
 
 if TYPE_CHECKING:
@@ -96,12 +96,12 @@ async def _cancel(clients: Clients, count: int) -> list[float]:
 
 
 def _run(address: str, agent_id: str, count: int) -> None:
-    """Have so many executions run to their ends, 64 at a time, each watched."""
+    """Have so many executions run to their ends, 64 at a time, each watched. `Broken` when one is missing."""
     connection = Connection(address)
     create = Call.to(CREATE, an_execution(agent_id))
     creating = {connection.send(create): Messages() for _ in range(min(count, _IN_FLIGHT))}
     watching: set[int] = set()
-    left = count - len(creating)
+    left, seen = count - len(creating), 0
     connection.flush()
     while creating or watching:
         for piece in connection.read():
@@ -113,8 +113,11 @@ def _run(address: str, agent_id: str, count: int) -> None:
                     del creating[piece.stream]
             elif piece.ended:
                 watching.remove(piece.stream)
+                seen += 1
                 if left > 0:
                     left -= 1
                     creating[connection.send(create)] = Messages()
         connection.flush()
     connection.close()
+    if seen != count:
+        raise Broken(f"{count} executions were asked for, {seen} were seen to their ends")

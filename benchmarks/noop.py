@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 _SERVICE: Final = "benchmark.Noop"
 NOOP: Final = Call.of_bytes(f"/{_SERVICE}/Call", b"")
-#: The no-op that every server has: the standard health check.
-CHECK: Final = Call.of_bytes("/grpc.health.v1.Health/Check", b"")
 
 
 @contextmanager

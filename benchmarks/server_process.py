@@ -6,16 +6,16 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
-from contextlib import contextmanager
+from collections import deque
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import grpc
-from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
-
 from benchmarks.machine import cores, pinned
+from benchmarks.wire import Call, Connection, answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 _LISTENING: Final = re.compile(r"listening on (\S+:\d+)")
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _STOP_SECONDS: Final = 60
-_CHECK: Final = "/grpc.health.v1.Health/Check"
+#: The call that every server answers, and that does nothing: the standard health check.
+CHECK: Final = Call.of_bytes("/grpc.health.v1.Health/Check", b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +65,16 @@ class ServerProcess:
             )
         try:
             address = _address(process)
-            _first_answer(address)
+            with closing(Connection(address)) as connection:
+                answer(connection, CHECK)
         except BaseException:
             process.kill()
             process.wait()
             raise
-        return cls(process, address, time.perf_counter() - begun)
+        seconds = time.perf_counter() - begun
+        # What it logs is read, or it would wait once the pipe is full.
+        threading.Thread(target=deque, args=(process.stderr, 0), daemon=True).start()
+        return cls(process, address, seconds)
 
     @property
     def pid(self) -> int:
@@ -98,14 +103,14 @@ class ServerProcess:
     def kill(self) -> None:
         """Kill it this instant; it is gone when this returns."""
         self._process.kill()
-        self._process.communicate(timeout=_STOP_SECONDS)
+        self._process.wait(timeout=_STOP_SECONDS)
 
     def stop(self) -> None:
         """Ask it to end as an operator does, and wait until it has; a repeat does nothing."""
         if self._process.poll() is None:
             self._process.terminate()
         try:
-            self._process.communicate(timeout=_STOP_SECONDS)
+            self._process.wait(timeout=_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
             raise
@@ -135,13 +140,3 @@ def _address(process: subprocess.Popen[str]) -> str:
         if found:
             return found[1]
     raise RuntimeError(f"the server did not start: {''.join(told)}")
-
-
-def _first_answer(address: str) -> None:
-    with grpc.insecure_channel(address) as channel:
-        check = channel.unary_unary(
-            _CHECK,
-            request_serializer=HealthCheckRequest.SerializeToString,
-            response_deserializer=HealthCheckResponse.FromString,
-        )
-        check(HealthCheckRequest(), wait_for_ready=True, timeout=_STOP_SECONDS)

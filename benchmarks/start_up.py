@@ -25,10 +25,11 @@ def measure(run: Run) -> Measurement:
     stored, rounds = run.of(1_000_000, 50_000), run.of(9, 3)
     population = populate(run.kept, stored, run.seed)
     ServerProcess.start(population.data, **run.settings).stop()  # whatever stood open is closed
-    clean, killed = [], []
+    clean, killed, used = [], [], []
     for _ in range(rounds):
         running = ServerProcess.start(population.data, **run.settings)
         clean.append(running.start_seconds)
+        used.append(running.cpu_seconds)
         _write(running, population, run.of(4_000, 500))
         running.kill()
         running = ServerProcess.start(population.data, **run.settings)
@@ -39,6 +40,7 @@ def measure(run: Run) -> Measurement:
         figures=[
             Figure(f"start-up with {stored:,} executions, cleanly", cleanly.p50, "s", 1),
             Figure(f"start-up with {stored:,} executions, after kill -9", after_kill.p50, "s", 1),
+            Figure("  processor time until then, cleanly", Spread.of(used).p50, "s"),
             Figure("  the slowest of either", max(cleanly.most, after_kill.most), "s"),
         ],
         conditions=f"from spawn to the first answered health check, {rounds} times each, in turns; killed after updates"

@@ -11,9 +11,9 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.figure import Bound, Figure, Measurement
-from benchmarks.noop import CHECK, NOOP, noop_server
+from benchmarks.noop import NOOP, noop_server
 from benchmarks.resources import Resources, text
-from benchmarks.server_process import server
+from benchmarks.server_process import CHECK, server
 from benchmarks.turns import Turns
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GO_AWAY, _WINDOW = 0x0, 0x1, 0x3, 0x4, 0x6, 0x7, 0x8
 _ACK: Final = 0x1
 _END_STREAM: Final = 0x1
+_NO_ERROR: Final = bytes(4)
 _END_HEADERS: Final = 0x4
 _FRAME: Final = struct.Struct(">BHBBI")
 _HEAD_BYTES: Final = 9
@@ -78,7 +79,8 @@ class Connection:
         self._rest = b""
         self._next = 1
         self._may_send = _FIRST_WINDOW
-        self._held: list[bytes] = []
+        #: Requests that the server does not take yet, and how much of its window each needs.
+        self._held: list[tuple[bytes, int]] = []
         # No header table: blocks of one call are independent of those before. No pushes.
         settings = struct.pack(">HIHIHI", 1, 0, 2, 0, 4, window)
         self._out = [_PREFACE, _frame(_SETTINGS, 0, 0, settings)]
@@ -92,7 +94,7 @@ class Connection:
         begin = _frame(_HEADERS, _END_HEADERS, stream, call.headers)
         whole = begin + _frame(_DATA, _END_STREAM, stream, call.body)
         if self._held or len(call.body) > self._may_send:
-            self._held.append(whole)  # until the server says that it takes more
+            self._held.append((whole, len(call.body)))  # until the server says that it takes more
         else:
             self._may_send -= len(call.body)
             self._out.append(whole)
@@ -125,7 +127,7 @@ class Connection:
                 if flags & _END_STREAM:
                     pieces.append(Piece(stream, b"", ended=True))
             else:
-                self._obey(kind, flags, payload)
+                self._obey(kind, flags, stream, payload)
         self._rest = data[place:]
         return pieces
 
@@ -133,26 +135,26 @@ class Connection:
         """Close it, whatever is under way."""
         self.socket.close()
 
-    def _obey(self, kind: int, flags: int, payload: bytes) -> None:
+    def _obey(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if kind == _SETTINGS and not flags & _ACK:
             self._out.append(_frame(_SETTINGS, _ACK, 0, b""))
             self.flush()
         elif kind == _PING and not flags & _ACK:
             self._out.append(_frame(_PING, _ACK, 0, payload))
             self.flush()
-        elif kind == _WINDOW:
+        elif kind == _WINDOW and stream == 0:
             self._let_go(struct.unpack(">I", payload)[0])
         elif kind == _GO_AWAY:
             raise Broken(f"the server ends the connection: {payload[8:].decode(errors='replace')}")
-        elif kind == _RESET:
+        elif kind == _RESET and payload != _NO_ERROR:
             raise Broken("the server has reset a call")
 
     def _let_go(self, more: int) -> None:
         """Send what the server now takes. What it takes of one stream is more than a request, and is not counted."""
         self._may_send += more
-        while self._held and len(self._held[0]) <= self._may_send:
-            whole = self._held.pop(0)
-            self._may_send -= len(whole)
+        while self._held and self._held[0][1] <= self._may_send:
+            whole, needed = self._held.pop(0)
+            self._may_send -= needed
             self._out.append(whole)
         self.flush()
 
