@@ -46,6 +46,9 @@ class ServerProcess:
         self._process = process
         self.address = address
         self.start_seconds = seconds
+        # What it logs is read, or it would wait once the pipe is full.
+        self._reading = threading.Thread(target=deque, args=(process.stderr or (), 0), daemon=True)
+        self._reading.start()
 
     @classmethod
     def start(cls, data: Path, **settings: object) -> ServerProcess:
@@ -71,10 +74,7 @@ class ServerProcess:
             process.kill()
             process.wait()
             raise
-        seconds = time.perf_counter() - begun
-        # What it logs is read, or it would wait once the pipe is full.
-        threading.Thread(target=deque, args=(process.stderr, 0), daemon=True).start()
-        return cls(process, address, seconds)
+        return cls(process, address, time.perf_counter() - begun)
 
     @property
     def pid(self) -> int:
@@ -103,17 +103,24 @@ class ServerProcess:
     def kill(self) -> None:
         """Kill it this instant; it is gone when this returns."""
         self._process.kill()
-        self._process.wait(timeout=_STOP_SECONDS)
+        self._gone()
 
     def stop(self) -> None:
         """Ask it to end as an operator does, and wait until it has; a repeat does nothing."""
         if self._process.poll() is None:
             self._process.terminate()
         try:
-            self._process.wait(timeout=_STOP_SECONDS)
+            self._gone()
         except subprocess.TimeoutExpired:
             self.kill()
             raise
+
+    def _gone(self) -> None:
+        """Wait until it has ended and all that it logged is read."""
+        self._process.wait(timeout=_STOP_SECONDS)
+        self._reading.join()
+        if self._process.stderr is not None:
+            self._process.stderr.close()
 
 
 def cpu_seconds(pid: int) -> float:
