@@ -79,7 +79,7 @@ def _measure(run: Run, wanted: Sequence[str]) -> Report:
 
 def _options() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    options.add_argument("--quick", action="store_true", help="smaller sizes and few rounds: minutes instead of hours")
+    options.add_argument("--quick", action="store_true", help="smaller sizes and few rounds: a few minutes in all")
     options.add_argument(
         "--only", action="append", choices=list(BENCHMARKS), metavar="NAME", help=f"one of {', '.join(BENCHMARKS)}"
     )
