@@ -14,20 +14,18 @@ up. A server on one core; the runner and the client in this process, on the othe
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import os
 import statistics
-import tempfile
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from grpc import aio
 
-from benchmarks.dispatch import Clients
-from benchmarks.processes import conditions, cores, server
+from benchmarks.clients import Clients, terminal
+from benchmarks.figure import Figure, Measurement
+from benchmarks.server_process import server
+from benchmarks.spread import Spread
 from runstream.runner import Runner, ToolDispatcher, ToolRegistry, build_context
 from runstream.runner.tracing import spanned
 from runstream.v1.runner_pb2 import Assignment
@@ -35,8 +33,8 @@ from runstream.v1.runner_pb2 import Assignment
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from benchmarks.figure import Run
     from runstream.runner import ExecutionContext, Invocation
-    from runstream.v1.agent_execution_pb2 import ExecutionChange
 
 #: How often the agent uses its tool.
 TOOLS: Final = 4
@@ -74,10 +72,6 @@ async def _dispatched(number: int, context: ExecutionContext) -> None:
     await _DISPATCHER.call("add", {"one": number, "other": 1}, context)
 
 
-def _terminal(change: ExecutionChange) -> bool:
-    return change.terminal
-
-
 class Measured:
     """The times of one way, in seconds."""
 
@@ -88,7 +82,7 @@ class Measured:
     async def one(self, clients: Clients, slug: str) -> None:
         """Have one execution run, and note what it took."""
         begun, used = time.perf_counter(), time.process_time()
-        await clients.seen(await clients.create(slug), _terminal)
+        await clients.seen(await clients.create(slug), terminal)
         self.took.append(time.perf_counter() - begun)
         self.used.append(time.process_time() - used)
 
@@ -162,48 +156,42 @@ async def _alone(times: int) -> dict[str, float]:
     return {name: statistics.median(each) for name, each in rounds.items()}
 
 
-def _print_invocations(ways: dict[str, Measured]) -> float:
-    """Print how the two ways compare; return what an invocation takes, in seconds."""
-    print(f"  {'an invocation, median':<34}{'ms':>10}{'processor':>12}{'samples':>10}")
-    for name, way in ways.items():
-        took, used = statistics.median(way.took), statistics.median(way.used)
-        print(f"  {name:<34}{took * 1e3:10.2f}{used * 1e3:12.2f}{len(way.took):10}")
-    direct_, layered_ = ways["direct"], ways["layered"]
-    took = _more(direct_.took, layered_.took) / statistics.median(direct_.took)
-    used = _more(direct_.used, layered_.used) / statistics.median(direct_.used)
-    print(f"  {'layered, more than direct':<34}{took:10.1%}{used:12.1%}\n")
-    return statistics.median(direct_.took)
+def measure(run: Run) -> Measurement:
+    """Measure whole invocations, and each part of the layer by itself."""
+    invocations, times = run.of(400, 40), run.of(500, 100)
+    with server(run.scratch / "context", **run.settings) as target:
+        ways = asyncio.run(_invocations(target.address, invocations))
+    return _told(ways["direct"], ways["layered"], asyncio.run(_alone(times)), invocations)
+
+
+def _told(plain: Measured, layer: Measured, parts: dict[str, float], invocations: int) -> Measurement:
+    usual = statistics.median(plain.took)
+    used = _more(plain.used, layer.used) / statistics.median(plain.used)
+    return Measurement(
+        figures=[
+            Figure(
+                "context and tool layer, of an invocation's time", _more(plain.took, layer.took) / usual * 100, "%", 5
+            ),
+            Figure("  of the processor time of runner and client", used * 100, "%"),
+            Figure("  an invocation reported directly, p50", usual * 1e3, "ms"),
+            Figure("  the layer's parts alone and warm, summed", _sum(parts) * 1e6, "us"),
+        ],
+        conditions=f"{TOOLS} tool calls an invocation, one at a time, both ways in turns, {invocations} times; no"
+        " tracer; runner and client in one process",
+        spreads={
+            "direct, s": Spread.of(plain.took),
+            "layered, s": Spread.of(layer.took),
+        },
+        seen={"alone, s": parts},
+    )
+
+
+def _sum(parts: dict[str, float]) -> float:
+    """Return what the parts of one invocation take by themselves."""
+    call = parts["dispatcher.call"] - parts["report.tool"]
+    return parts["build_context, of an assignment"] + parts["context.child"] + 2 * parts["a span"] + TOOLS * call
 
 
 def _more(one: list[float], other: list[float]) -> float:
     """Return how much more the other took than the one beside it, whatever else the machine was doing then."""
     return statistics.median(after - before for before, after in zip(one, other, strict=True))
-
-
-def _print_alone(parts: dict[str, float], invocation: float) -> None:
-    print(f"  {'alone and warm, median':<34}{'us':>10}")
-    for name, took in parts.items():
-        print(f"  {name:<34}{took * 1e6:10.1f}")
-    call = parts["dispatcher.call"] - parts["report.tool"]
-    layer = parts["build_context, of an assignment"] + parts["context.child"] + 2 * parts["a span"] + TOOLS * call
-    print(f"  {'their sum for an invocation':<34}{layer * 1e6:10.1f}")
-    print(f"  {'  as a share of one':<34}{layer / invocation:10.1%}\n")
-
-
-def main() -> None:
-    """Measure and print."""
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--invocations", type=int, default=400, help="invocations of each kind (default 400)")
-    options.add_argument("--times", type=int, default=500, help="runs of each part in a round (default 500)")
-    given, _ = options.parse_known_args()
-    os.sched_setaffinity(0, cores()[1])
-    print(f"machine: {conditions()}")
-    print(f"server on core {cores()[0]}; runner and client in one process on {cores()[1]}; every commit synced;")
-    print(f"{TOOLS} tool calls an invocation, one at a time, both ways in turns; no tracer\n")
-    with tempfile.TemporaryDirectory() as folder, server(Path(folder) / "data") as target:
-        ways = asyncio.run(_invocations(target.address, given.invocations))
-    _print_alone(asyncio.run(_alone(given.times)), _print_invocations(ways))
-
-
-if __name__ == "__main__":
-    main()
