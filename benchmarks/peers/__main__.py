@@ -22,6 +22,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.machine import cores, describe
 from benchmarks.peers.a2a import A2A
 from benchmarks.peers.dbos import DbosPostgres, DbosSqlite
 from benchmarks.peers.job import Job, do
@@ -30,7 +31,6 @@ from benchmarks.peers.machine import look
 from benchmarks.peers.restate import Restate
 from benchmarks.peers.runstream import Runstream
 from benchmarks.peers.table import Measured, as_json, notes, table
-from benchmarks.processes import conditions, cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +70,9 @@ def main() -> None:
     options.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
     given = options.parse_args()
     job = Job(runs=given.jobs)
-    machine = f"{conditions()}; server side on core {cores()[0]}, client side on {cores()[1]}; loopback"
+    here = describe()
+    machine = f"{here.processor}, {here.cores} cores, Python {here.python}, {here.system}"
+    machine += f"; server side on core {cores()[0]}, client side on {cores()[1]}; loopback"
     peers: list[Measured] = []
     interrupted = False
     try:

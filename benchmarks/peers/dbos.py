@@ -9,10 +9,10 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.machine import cores
 from benchmarks.peers.environments import python
 from benchmarks.peers.peer import Facts, Hosted, Layout, Part, free_address, talking
 from benchmarks.peers.program import Answer, Command, NotPossible
-from benchmarks.processes import cores
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

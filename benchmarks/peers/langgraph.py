@@ -6,10 +6,10 @@ import json
 import shutil
 from typing import TYPE_CHECKING
 
+from benchmarks.machine import cores
 from benchmarks.peers.environments import HERE, python
 from benchmarks.peers.peer import Facts, Hosted, Layout, Part, free_address, talking
 from benchmarks.peers.program import Command
-from benchmarks.processes import cores
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,9 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from benchmarks.machine import cores
 from benchmarks.peers.environments import REPOSITORY
 from benchmarks.peers.program import Answer, Command, NotPossible, Program
-from benchmarks.processes import cores
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from benchmarks.machine import cores
 from benchmarks.peers.environments import binary, python
 from benchmarks.peers.peer import Facts, Hosted, Layout, Part, free_address, quiet, talking
 from benchmarks.peers.program import Command
-from benchmarks.processes import cores
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,9 +6,9 @@ import sys
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from benchmarks.machine import cores
 from benchmarks.peers.peer import Facts, Hosted, Layout, Part, free_address, quiet, talking
 from benchmarks.peers.program import Command
-from benchmarks.processes import cores
 
 if TYPE_CHECKING:
     from pathlib import Path
