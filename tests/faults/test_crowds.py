@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 CONNECTIONS = 200
 BOUND_SECONDS = 60
+_DATA = 0
+_HEADERS = 1
 
 
 async def test_a_crowd_that_asks_and_never_reads_keeps_nobody_else_from_anything(tmp_path: Path) -> None:
@@ -50,11 +52,18 @@ async def test_a_reader_without_a_window_is_sent_nothing_until_it_takes_somethin
         execution_id = await a_running_execution(client)
         reader, writer = await asyncio.open_connection(*server.address.split(":"))
         writer.write(words_of("never reads", execution_id))
-        received = b""
-        while b"application/grpc" not in received:
-            received += await reader.read(1 << 16)
+        while await _frame(reader) != (_HEADERS, b""):
+            pass
         await client.executions.UpdateStatus(token(execution_id, "never sent"))
         writer.write(window_of(1 << 20))
+        received = b""
         while b"never sent" not in received:
-            received += await reader.read(1 << 16)
+            received += (await _frame(reader))[1]
         writer.close()
+
+
+async def _frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """Read one frame of HTTP/2; return its type, and its payload if it is data: headers may be compressed."""
+    head = await reader.readexactly(9)
+    payload = await reader.readexactly(int.from_bytes(head[:3], "big"))
+    return head[3], payload if head[3] == _DATA else b""

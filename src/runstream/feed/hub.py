@@ -28,7 +28,9 @@ class Wake:
 
     def __init__(self, lag: Distribution) -> None:
         """Take where it is counted how far its reader was behind each time that it came back."""
-        self._event = asyncio.Event()
+        # An asyncio.Event would do; with a thousand readers of one execution it takes as long as all the rest.
+        self._up = False
+        self._waiting: asyncio.Future[None] | None = None
         self._closed = False
         self._lag = lag
         #: How many commits have put the flag up since its reader came to read the last time.
@@ -41,17 +43,24 @@ class Wake:
         if self.behind:
             self._lag.note(self.behind)
             self.behind = 0
-        self._event.clear()
+        self._up = False
 
     async def wait(self) -> None:
         """Return when the flag is up."""
-        await self._event.wait()
+        if not self._up:
+            self._waiting = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiting
+            finally:
+                self._waiting = None
 
     def raise_flag(self, *, closed: bool = False) -> None:
         """Put the flag up; for the hub."""
         self._closed = self._closed or closed
         self.behind += 1
-        self._event.set()
+        self._up = True
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
 
 
 def shutting_down() -> Unavailable:

@@ -11,6 +11,8 @@ import socket
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+import uvloop
+
 from runstream.model.slugs import slugify_name
 from runstream.runner.agents import Agent
 from runstream.runner.bell import Bell
@@ -89,7 +91,7 @@ class Runner:
 
         For the main thread of a program. Raises `RunnerRefused` when the server does not take the runner.
         """
-        loop = asyncio.new_event_loop()
+        loop = uvloop.new_event_loop()
         try:
             _drive(loop, self._run())
         finally:
