@@ -31,7 +31,7 @@ COMMANDS = "/runstream.v1.AgentExecutionCommandController"
 async def log_of(server: ServerProcess) -> list[dict[str, Any]]:
     """End a server; return the lines of its log, each of which must be an object of JSON."""
     assert await server.terminate() == 0
-    return [json.loads(line) for line in server.log if not line.startswith("runstream is listening")]
+    return [json.loads(line) for line in server.log if not line.startswith("engine ")]
 
 
 def events(log: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
@@ -104,7 +104,7 @@ async def test_a_call_that_comes_while_the_server_drains_is_told(tmp_path: Path)
             server.ask_to_end()
             assert (await refusal(watching.read())).reason == "SHUTTING_DOWN"
         assert await server.wait() == 0
-        log = [json.loads(line) for line in server.log if not line.startswith("runstream is listening")]
+        log = [json.loads(line) for line in server.log if not line.startswith("engine ")]
     assert [line["reason"] for line in events(log, "refused")] == ["SHUTTING_DOWN"]
 
 

@@ -28,7 +28,8 @@ from runstream.v1.agent_execution_service_pb2 import (
     CancelAgentExecutionInput,
     PauseAgentExecutionInput,
 )
-from tests.making import NOWHERE, an_execution, an_execution_in, delta, stored
+from runstream.v1.resource_pb2 import RESOURCE_VIEW_FULL
+from tests.making import NOWHERE, an_execution, an_execution_in, delta, stored, token
 from tests.serving import Serving, serving
 
 if TYPE_CHECKING:
@@ -75,6 +76,24 @@ async def test_what_is_assigned_is_not_assigned_once_more(served: Serving, leasi
         await leasing.change_lease(assign(execution_id, "r2"))
     with pytest.raises(NotFound):
         await leasing.change_lease(assign(f"aex_{NOWHERE}"))
+
+
+@pytest.mark.parametrize("reported_before", [False, True])
+async def test_what_a_runner_is_given_first_is_what_the_log_says(
+    served: Serving, leasing: ExecutionLeasing, *, reported_before: bool
+) -> None:
+    """A fresh execution is given to its runner without a look at its log; that must be no other one than the log's."""
+    wiring = served.server._wiring  # noqa: SLF001  # a test may look
+    execution_id = await an_execution(served.client)
+    if reported_before:
+        await served.client.executions.UpdateStatus(token(execution_id, "said while it was queued"))
+    await leasing.change_lease(assign(execution_id))
+    head = await wiring.executions.head(execution_id)
+    assert head is not None
+    given = await wiring.executions.at_head(execution_id, head, RESOURCE_VIEW_FULL)
+    assert given is not None
+    assert given.status == await wiring.folds.status(execution_id, head.revision)
+    assert bool(given.status.messages) == reported_before
 
 
 @pytest.mark.parametrize(("runner_id", "attempt"), [("r2", 1), ("r1", 2)])

@@ -424,7 +424,8 @@ async def test_a_message_larger_than_the_server_takes_is_refused(client: Client)
     request.status.messages.add(id="m", content="x" * (9 * MIB))
     told = await refusal(client.executions.UpdateStatus(request))
     assert told.code == EXHAUSTED
-    assert f"larger than max ({request.ByteSize()} vs. {8 * MIB})" in told.message
+    assert str(request.ByteSize()) in told.message
+    assert str(8 * MIB) in told.message
     assert await stored(client, execution_id) == before
 
 

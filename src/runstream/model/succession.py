@@ -11,6 +11,7 @@ from runstream.model.phases import (
     is_terminal,
     phase_name,
 )
+from runstream.model.views import LIST_FIELDS
 from runstream.v1.agent_execution_pb2 import (
     EXECUTION_IN_PROGRESS,
     EXECUTION_PENDING,
@@ -39,6 +40,8 @@ def unfit(change: ExecutionChange, execution_id: str, revision: int) -> str | No
         return f"it holds the execution {whole.metadata.id!r}"
     if (change.WhichOneof("kind") in ("created", "snapshot")) != (revision == 1):
         return "a log begins with the creation, which comes once"
+    if any(getattr(change.created.status, name) for name in LIST_FIELDS):
+        return "it was created with something reported already"
     return None
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _State: TypeAlias = "tuple[str, int, ResourceView.ValueType]"
 
 _KEPT_BYTES: Final = 8 << 20
+#: The revision of an execution that was created and then given to a runner.
+_FIRST_ASSIGNED: Final = 2
 
 
 class Executions:
@@ -91,7 +93,7 @@ class Executions:
     ) -> AgentExecution | None:
         """Give a record the revision and the status that it has at `head`."""
         record.metadata.revision = head.revision
-        if view == RESOURCE_VIEW_BASIC:
+        if view == RESOURCE_VIEW_BASIC or _nothing_reported(head):
             record.status.CopyFrom(head.status)
             return record
         status = await self._folds.status(execution_id, head.revision, into=record.status)
@@ -105,3 +107,11 @@ class Executions:
             _, gone = self._encoded.popitem(last=False)
             self._encoded_bytes -= len(gone)
         return encoded
+
+
+def _nothing_reported(head: ExecutionHead) -> bool:
+    """Tell whether the head's status is the whole of it: it was created and given to its first runner, no more.
+
+    Each of those two is a change, and neither has entries. So what a runner is given first costs no look at the log.
+    """
+    return head.revision == _FIRST_ASSIGNED and head.status.attempt == 1 and bool(head.runner_id)

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from runstream.v1.agent_execution_pb2 import AgentExecution
+from runstream.v1.resource_pb2 import RESOURCE_VIEW_BASIC, RESOURCE_VIEW_FULL
+from tests.feed.rig import Rig, rig
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from runstream.v1.resource_pb2 import ResourceView
+
+VIEWS = pytest.mark.parametrize("view", [RESOURCE_VIEW_BASIC, RESOURCE_VIEW_FULL])
+
+
+@pytest.fixture(name="kept")
+async def _kept(tmp_path: Path) -> AsyncIterator[Rig]:
+    async with rig(tmp_path / "data") as made:
+        yield made
+
+
+@VIEWS
+async def test_a_state_is_encoded_once_for_all_who_ask_for_it(kept: Rig, view: ResourceView.ValueType) -> None:
+    """A thousand who follow get the same bytes, which say what the state is."""
+    execution_id = await kept.create()
+    await kept.commit(execution_id)
+    head = await kept.executions.head(execution_id)
+    assert head is not None
+    asked = [kept.executions.encoded_at_head(execution_id, head, view) for _ in range(1_000)]
+    answers = await asyncio.gather(*asked)
+    assert len({id(answer) for answer in answers}) == 1
+    assert AgentExecution.FromString(answers[0] or b"") == await kept.executions.at_head(execution_id, head, view)
+
+
+@VIEWS
+async def test_what_is_remembered_of_a_state_goes_with_its_execution(kept: Rig, view: ResourceView.ValueType) -> None:
+    """After the deletion nothing is told any more, though the state is asked for at the head that was read before."""
+    execution_id = await kept.create()
+    head = await kept.executions.head(execution_id)
+    assert head is not None
+    assert await kept.executions.encoded_at_head(execution_id, head, view)
+    await kept.delete(execution_id)
+    assert await kept.executions.encoded_at_head(execution_id, head, view) is None
