@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.wire import Call, Connection, answer
@@ -27,12 +28,17 @@ UPDATE_STATUS: Final = f"{_COMMANDS}/UpdateStatus"
 LIST: Final = f"{_QUERIES}/List"
 WATCH: Final = f"{_QUERIES}/Watch"
 
+#: After so many seconds a connection is made anew.
+_LONGEST_PAUSE: Final = 20.0
+
 
 class Resources:
     """Makes what is needed on one server."""
 
     def __init__(self, address: str) -> None:
+        self._address = address
         self._connection = Connection(address)
+        self._used = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -46,7 +52,7 @@ class Resources:
         """Make sure of an agent; return its id."""
         agent = Agent()
         agent.metadata.name = name
-        return Agent.FromString(answer(self._connection, Call.to(_APPLY, agent))).metadata.id
+        return Agent.FromString(self._answer(Call.to(_APPLY, agent))).metadata.id
 
     def pending(self, agent_id: str) -> str:
         """Create an execution, and with the first one of an agent its instance; return its id."""
@@ -72,7 +78,15 @@ class Resources:
         return self._execution(Call.to(_GET, request)).metadata.revision
 
     def _execution(self, call: Call) -> AgentExecution:
-        return AgentExecution.FromString(answer(self._connection, call))
+        return AgentExecution.FromString(self._answer(call))
+
+    def _answer(self, call: Call) -> bytes:
+        """Call on a connection that lives: one that is not read answers no ping, and is closed after 40 seconds."""
+        if time.monotonic() - self._used > _LONGEST_PAUSE:
+            self._connection.close()
+            self._connection = Connection(self._address)
+        self._used = time.monotonic()
+        return answer(self._connection, call)
 
 
 def an_execution(agent_id: str) -> AgentExecution:
