@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import pytest
 from typer.testing import CliRunner
 
+from runstream.cli.app import app
 from runstream.cli.exit_codes import MEANINGS
-from runstream.cli.main import app
 
 if TYPE_CHECKING:
     from tests.cli.processes import CommandLine

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from typer.testing import CliRunner
 
-from runstream.cli.main import app
+from runstream.cli.app import app
 
 if TYPE_CHECKING:
     from pathlib import Path

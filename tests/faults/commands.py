@@ -50,6 +50,8 @@ class Command:
     look: Callable[[Client], Awaitable[int | None]]
     #: The execution that it is for, if it is for one.
     execution_id: str = ""
+    #: Whether it changes what it is for on its way, in a commit of its own.
+    in_parts: bool = False
     before: int | None = None
     acknowledged: bool = False
 
@@ -137,12 +139,12 @@ async def _delete_agent(client: Client, name: str) -> Command:
 
 
 async def _delete_agent_with_all(client: Client, name: str) -> Command:
-    """It has instances, sessions and executions, and each goes in a commit of its own."""
+    """It has instances, sessions and executions, and each goes in a commit of its own; the agent forgets the default."""
     agent_id = await an_agent(client, name)
     for _ in range(3):
         await client.executions.Create(execution(agent_id=agent_id))
     request = ResourceDeleteInput(value=agent_id, cascade=True)
-    return Command(lambda client: client.agents.Delete(request), _by_id(_agents, agent_id))
+    return Command(lambda client: client.agents.Delete(request), _by_id(_agents, agent_id), in_parts=True)
 
 
 async def _create_instance(client: Client, name: str) -> Command:
