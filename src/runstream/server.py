@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import itertools
 import logging
 import os
@@ -25,6 +24,7 @@ from runstream.feed.announcer import Announcer
 from runstream.feed.follow import Follower
 from runstream.feed.hub import Hub, shutting_down
 from runstream.feed.recency import Recency
+from runstream.memory import give_large_blocks_back, spare_the_collector
 from runstream.model.ids import IdSource, ulid_millis
 from runstream.model.retention import parse_retention
 from runstream.model.times import to_millis
@@ -72,8 +72,6 @@ if TYPE_CHECKING:
 
 _LOG = structlog.get_logger(__name__)
 
-#: How many more objects than were freed have come before the young ones are looked through; Python's own is 700.
-_COLLECT_AFTER = 10_000
 #: Ids go on from the newest one on disk. When that is further ahead of the clock, one of the two is wrong.
 _CLOCK_TOLERANCE_MS = 5 * 60 * 1000
 
@@ -324,8 +322,9 @@ async def _serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop_or_quit, stopping, number)
+    give_large_blocks_back()
     server = await Server.start(settings)
-    _spare_the_collector()
+    spare_the_collector()
     engine = server.engine
     _LOG.info(
         "serving",
@@ -347,13 +346,6 @@ async def _serve(settings: Settings) -> None:
     _LOG.info("draining", seconds=settings.drain_timeout)
     await server.stop()
     _LOG.info("stopped")
-
-
-def _spare_the_collector() -> None:
-    """Leave what is loaded by now out of every garbage collection, and collect less often: calls leave few cycles."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_COLLECT_AFTER, 20, 20)
 
 
 def _stop_or_quit(stopping: asyncio.Event, number: int) -> None:

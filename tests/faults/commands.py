@@ -139,7 +139,7 @@ async def _delete_agent(client: Client, name: str) -> Command:
 
 
 async def _delete_agent_with_all(client: Client, name: str) -> Command:
-    """It has instances, sessions and executions, and each goes in a commit of its own; the agent forgets the default."""
+    """It has instances, sessions and executions. Each goes in a commit of its own, and its default instance with it."""
     agent_id = await an_agent(client, name)
     for _ in range(3):
         await client.executions.Create(execution(agent_id=agent_id))
