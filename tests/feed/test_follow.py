@@ -110,6 +110,31 @@ async def test_a_reader_far_behind_does_not_see_past_the_head_it_began_with_and_
     assert seen == list(range(1, 10))
 
 
+async def test_what_takes_the_place_of_a_deleted_execution_is_followed_as_it_is(feed: Rig) -> None:
+    """Taken in again under its old id with another end, it is not mistaken for what was there before."""
+    execution_id = await feed.create()
+    for _ in range(3):
+        await feed.commit(execution_id)
+    before = await feed.commit(execution_id, end=True)
+    for view in (RESOURCE_VIEW_BASIC, RESOURCE_VIEW_FULL):
+        async for state in feed.states(execution_id, 0, view):
+            assert state.metadata.revision == before
+    assert [change.revision async for change in feed.changes(execution_id, 0, from_snapshot=False)][-1] == before
+    await feed.delete(execution_id)
+    await feed.purge(execution_id)
+    assert await feed.create() == execution_id
+    await feed.relabel(execution_id, "other")
+    for _ in range(2):
+        await feed.commit(execution_id)
+    await feed.commit(execution_id, end=True)
+    assert [change async for change in feed.changes(execution_id, 0, from_snapshot=False)] == await feed.log(
+        execution_id
+    )
+    for view in (RESOURCE_VIEW_BASIC, RESOURCE_VIEW_FULL):
+        async for state in feed.states(execution_id, 0, view):
+            assert state.metadata.labels == {"mood": "other"}
+
+
 async def test_all_that_is_listening_is_given_back(feed: Rig) -> None:
     """A reader that leaves, is refused, or has come to the end, listens no more."""
     execution_id = await feed.create()

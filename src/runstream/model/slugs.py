@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 from typing import Final
 
 from slugify import slugify
@@ -16,6 +17,7 @@ _LOOKED_AT: Final = 2_000
 _JOINERS: Final = "\u200c\u200d"
 
 
+@lru_cache(1_024)
 def slugify_name(name: str) -> str:
     """Make the slug of a name: lower-case ASCII words joined by `-`, at most 200 characters.
 

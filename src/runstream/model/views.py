@@ -48,7 +48,7 @@ def redact_secrets(execution: AgentExecution) -> dict[str, str]:
 
     A secret that was empty already is returned as well, with an empty value.
     """
-    if not execution.HasField("spec"):
+    if not execution.HasField("spec") or not execution.spec.runtime_env:
         return {}
     removed = {}
     for name, variable in execution.spec.runtime_env.items():

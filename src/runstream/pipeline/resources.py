@@ -75,7 +75,8 @@ def common_terms(metadata: ResourceMetadata) -> set[Term]:
     """The terms that resources of every type are indexed under: organization, tags and labels."""
     terms = {Term("org", metadata.org)}
     terms.update(Term("tag", tag) for tag in metadata.tags)
-    terms.update(label_term(key, value) for key, value in metadata.labels.items())
+    if metadata.labels:  # asked first: to iterate over an empty map costs as much as all of this
+        terms.update(label_term(key, value) for key, value in metadata.labels.items())
     return terms
 
 
