@@ -127,10 +127,9 @@ async def test_record_and_head_are_read_at_one_revision(
     for transaction, after in ((both(1, **sizes), 1), (both(2, **sizes), 2), (deletion, 0)):
         written.clear()
         commit = asyncio.create_task(store.commit(transaction))
-        while not store.keys_in_flight:
-            await asyncio.sleep(0)
-        await asyncio.sleep(0)  # the writer's thread has it now
-        written.wait()
+        await asyncio.sleep(0)  # accepted
+        await asyncio.sleep(0)  # handed over
+        assert written.wait(60)  # and the event loop is not to hear of it
         assert await read() == (expected, expected)
         await commit
         expected = after

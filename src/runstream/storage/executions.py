@@ -76,17 +76,24 @@ class Executions:
         record = await self._store.durable.get(AGENT_EXECUTION, execution_id)
         if record is None:
             return None
-        async with self._encoding.setdefault(state, asyncio.Lock()):
+        lock = self._encoding.setdefault(state, asyncio.Lock())
+        async with lock:
             kept = self._encoded.get(state)
             if kept is not None:
                 return kept
             execution = await self._complete(record, execution_id, head, view)
-            return None if execution is None else self._keep(state, execution.SerializeToString())
+            if execution is None:
+                return None
+            encoded = execution.SerializeToString()
+            # What was begun before the execution was forgotten is for its caller alone.
+            return self._keep(state, encoded) if self._encoding.get(state) is lock else encoded
 
     def forget(self, execution_id: str) -> None:
         """Drop what is remembered of an execution, as when it is deleted."""
         for state in [state for state in self._encoded if state[0] == execution_id]:
             self._encoded_bytes -= len(self._encoded.pop(state))
+        for state in [state for state in self._encoding if state[0] == execution_id]:
+            del self._encoding[state]
 
     async def _complete(
         self, record: AgentExecution, execution_id: str, head: ExecutionHead, view: ResourceView.ValueType
