@@ -38,6 +38,23 @@ async def test_a_state_is_encoded_once_for_all_who_ask_for_it(kept: Rig, view: R
 
 
 @VIEWS
+async def test_of_an_execution_the_newest_state_is_remembered(kept: Rig, view: ResourceView.ValueType) -> None:
+    """Not one for each revision that somebody followed; who asks for an earlier one does not displace it."""
+    execution_id = await kept.create()
+    heads, newest = [], None
+    for _ in range(3):
+        await kept.commit(execution_id)
+        head = await kept.executions.head(execution_id)
+        assert head is not None
+        heads.append(head)
+        newest = await kept.executions.encoded_at_head(execution_id, head, view)
+    first = [await kept.executions.encoded_at_head(execution_id, heads[0], view) for _ in range(2)]
+    assert first[0] == first[1]
+    assert first[0] is not first[1]
+    assert await kept.executions.encoded_at_head(execution_id, heads[-1], view) is newest
+
+
+@VIEWS
 async def test_what_is_remembered_of_a_state_goes_with_its_execution(kept: Rig, view: ResourceView.ValueType) -> None:
     """After the deletion nothing is told any more, though the state is asked for at the head that was read before."""
     execution_id = await kept.create()
