@@ -80,6 +80,7 @@ class Rig:
         self._heads[execution_id] = ExecutionHead()
         change = ExecutionChange(execution_id=execution_id, revision=1, created=state)
         transaction = self._next(change)
+        transaction.delete(TOMBSTONE, execution_id)  # as an import does
         transaction.put(AGENT_EXECUTION, execution_id, state)
         transaction.index(AGENT_EXECUTION, execution_id, after=EXECUTIONS.terms(state))
         await self.store.commit(transaction)

@@ -171,6 +171,25 @@ async def test_a_reader_that_has_seen_all_is_told_of_the_deletion(feed: Rig) -> 
     assert told.value.reason == "EXECUTION_DELETED"
 
 
+async def test_another_log_of_the_same_id_is_read_as_it_is(feed: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a late reader found of a log that was purged is not told to those who read the one imported after it."""
+    monkeypatch.setattr(chunks, "CHUNK_CHANGES", 2)
+    execution_id = await feed.create()
+    for _ in range(6):
+        await feed.commit(execution_id)
+    async with aclosing(feed.changes(execution_id, 0, from_snapshot=False)) as late:
+        assert [(await anext(late)).revision for _ in range(2)] == [1, 2]
+        await feed.delete(execution_id)
+        await feed.purge(execution_id)
+        with pytest.raises(NotFound, match="deleted"):
+            await anext(late)
+    await feed.create()
+    for _ in range(6):
+        await feed.commit(execution_id)
+    async with aclosing(feed.changes(execution_id, 0, from_snapshot=False)) as changes:
+        assert [(await anext(changes)).revision for _ in range(7)] == list(range(1, 8))
+
+
 @pytest.mark.parametrize("purged", [0, 3, 1000])
 async def test_a_reader_in_the_middle_of_a_deleted_log_gets_no_gap(
     feed: Rig, monkeypatch: pytest.MonkeyPatch, purged: int

@@ -11,6 +11,7 @@ from grpc import aio
 
 from runstream.care.doctor import diagnose
 from runstream.cli import intake
+from runstream.dispatch.housekeeping import Purger
 from runstream.storage.offline import OfflineFolder
 from runstream.storage.records import EXECUTION_HEAD, TOMBSTONE
 from runstream.v1.agent_execution_pb2 import (
@@ -187,6 +188,29 @@ async def test_an_import_that_was_cut_off_is_purged_at_the_next_start(tmp_path: 
         async with serving(tmp_path / "b") as other:
             assert await stub_until_taken(other.client, log) == IMPORT_OUTCOME_IMPORTED
         assert findings(tmp_path / "b") == []
+
+
+async def test_an_import_does_not_go_on_behind_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the server began to purge when it started is not taken as the beginning of an import any more."""
+    purge = Purger.run
+
+    async def held(purger: Purger) -> None:
+        await let_go.wait()
+        await purge(purger)
+
+    async with serving(tmp_path / "a") as one:
+        async with serving(tmp_path / "b") as other:
+            log = await a_log(one.client, 12, other.client)
+            await stub(other.client).ImportExecution(piece(log[:5], last=False))
+        monkeypatch.setattr(Purger, "run", held)
+        let_go = asyncio.Event()
+        async with serving(tmp_path / "b") as other:
+            told = await refusal(stub(other.client).ImportExecution(piece(log[5:], 5)))
+            assert (told.code, told.reason) == (ABORTED, "IMPORT_OUT_OF_STEP")
+            let_go.set()
+            assert await stub_until_taken(other.client, log) == IMPORT_OUTCOME_IMPORTED
+            assert await log_of(other.client, log[0].execution_id) == log
+    assert findings(tmp_path / "b") == []
 
 
 async def stub_until_taken(client: Client, log: list[ExecutionChange]) -> int:

@@ -1,19 +1,26 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
+from runstream.storage.database import Database
 from runstream.storage.folder import FolderInUse
 from runstream.storage.leveldb import LevelDBStore
-from runstream.storage.records import AGENT_EXECUTION
+from runstream.storage.records import AGENT_EXECUTION, EXECUTION_HEAD
 from runstream.storage.store import Query, Term, Transaction
+from runstream.stored.v1.stored_pb2 import ExecutionHead
+from runstream.v1.agent_execution_pb2 import AgentExecution
 from tests.storage.conformance import StoreConformance
 from tests.storage.samples import make_change, make_id, step
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
+
+    from runstream.storage.overlay import Write
 
 
 class TestLevelDBStore(StoreConformance):
@@ -79,4 +86,52 @@ async def test_large_transactions_are_written_whole(tmp_path: Path) -> None:
     changes = await store.changes(make_id(1), after=0, limit=99, max_bytes=1 << 30)
     assert [change.ByteSize() >= 1 << 20 for change in changes] == [True] * 12
     assert await store.durable.change(make_id(2), 1) is not None
+    await store.close()
+
+
+def both(revision: int, *, record_bytes: int, head_bytes: int) -> Transaction:
+    """Store record and head of an execution at a revision."""
+    record, head = AgentExecution(), ExecutionHead(revision=revision)
+    record.metadata.revision, record.spec.message = revision, "x" * record_bytes
+    head.status.error = "x" * head_bytes
+    transaction = Transaction()
+    transaction.put(AGENT_EXECUTION, make_id(1), record)
+    transaction.put(EXECUTION_HEAD, make_id(1), head)
+    return transaction
+
+
+@pytest.mark.parametrize(("record_bytes", "head_bytes"), [(10, 10), (100_000, 10), (10, 100_000)])
+async def test_record_and_head_are_read_at_one_revision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_bytes: int, head_bytes: int
+) -> None:
+    """A batch that is on disk and not yet reported is seen of neither, also where one is too large for memory."""
+    written, write = threading.Event(), Database.write
+
+    def tell(database: Database, writes: Iterable[Write]) -> None:
+        write(database, writes)
+        written.set()
+
+    monkeypatch.setattr(Database, "write", tell)
+    store = LevelDBStore.open(tmp_path / "data", owner={})
+
+    async def read() -> tuple[int, int]:
+        record = await store.durable.get(AGENT_EXECUTION, make_id(1))
+        head = await store.durable.get(EXECUTION_HEAD, make_id(1))
+        return record.metadata.revision if record else 0, head.revision if head else 0
+
+    deletion = Transaction()
+    deletion.delete(AGENT_EXECUTION, make_id(1))
+    deletion.delete(EXECUTION_HEAD, make_id(1))
+    sizes = {"record_bytes": record_bytes, "head_bytes": head_bytes}
+    expected = 0
+    for transaction, after in ((both(1, **sizes), 1), (both(2, **sizes), 2), (deletion, 0)):
+        written.clear()
+        commit = asyncio.create_task(store.commit(transaction))
+        await asyncio.sleep(0)  # accepted
+        await asyncio.sleep(0)  # handed over
+        assert written.wait(60)  # and the event loop is not to hear of it
+        assert await read() == (expected, expected)
+        await commit
+        expected = after
+        assert await read() == (expected, expected)
     await store.close()

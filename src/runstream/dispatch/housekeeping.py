@@ -49,11 +49,18 @@ class Purger:
         return len(self._waiting)
 
     async def resume(self) -> None:
-        """Take up what an earlier process left."""
+        """Take up what an earlier process left, imports among it: none of them can go on any more."""
         after = None
         while ids := await self._store.scan(Query(TOMBSTONE), after=after, limit=PURGE_CHUNK):
+            given_up = Transaction()
             for execution_id in ids:
+                tombstone = await self._store.durable.get(TOMBSTONE, execution_id)
+                if tombstone is not None and tombstone.importing:
+                    # Else its last piece could make an execution of it whose log is then purged.
+                    tombstone.importing = False
+                    given_up.put(TOMBSTONE, execution_id, tombstone)
                 self.add(execution_id)
+            await self._store.commit(given_up)
             after = ids[-1]
 
     async def run(self) -> None:

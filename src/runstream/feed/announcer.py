@@ -28,6 +28,10 @@ class Announcer:
 
     def __call__(self, transaction: Transaction) -> None:
         """Wake the readers of every execution that the transaction changed or deleted."""
+        for kind, record_id in transaction.deletes:
+            if kind is TOMBSTONE:
+                # Another execution of this id may stand there now: what readers of the deleted one still had read goes.
+                self._forget(record_id)
         for (kind, record_id), message in transaction.puts.items():
             if kind is EXECUTION_HEAD:
                 head = cast("ExecutionHead", message)
@@ -36,6 +40,9 @@ class Announcer:
                 self._hub.wake(record_id)
                 self._hub.wake(ANY_EXECUTION)
             elif kind is TOMBSTONE:
-                self._folds.forget(record_id)
-                self._follower.forget(record_id)
+                self._forget(record_id)
                 self._hub.wake(record_id)
+
+    def _forget(self, execution_id: str) -> None:
+        self._folds.forget(execution_id)
+        self._follower.forget(execution_id)

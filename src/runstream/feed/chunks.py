@@ -30,6 +30,8 @@ class Chunks:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._kept: OrderedDict[tuple[str, int, int], Chunk] = OrderedDict()
+        #: How often a log was forgotten.
+        self._forgotten = 0
 
     async def read(self, execution_id: str, after: int, last: int) -> Chunk:
         """Return durable changes after revision `after`, to `last` at most; not all of them, if they are many."""
@@ -38,8 +40,10 @@ class Chunks:
         kept = self._kept.get(key)
         if kept is not None:
             return kept
+        forgotten = self._forgotten
         chunk = await self._store.encoded_changes(execution_id, after=after, limit=limit, max_bytes=CHUNK_BYTES)
-        if sum(len(data) for _, data in chunk) <= _LARGEST_KEPT:
+        # What was read of a log that was forgotten meanwhile is for its caller alone.
+        if forgotten == self._forgotten and sum(len(data) for _, data in chunk) <= _LARGEST_KEPT:
             self._kept[key] = chunk
             if len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
@@ -47,5 +51,6 @@ class Chunks:
 
     def forget(self, execution_id: str) -> None:
         """Forget a log that was deleted: one of the same id may be taken in from elsewhere."""
+        self._forgotten += 1
         for key in [key for key in self._kept if key[0] == execution_id]:
             del self._kept[key]

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from weakref import WeakValueDictionary
 
 from runstream.storage.records import AGENT_EXECUTION, EXECUTION_HEAD
-from runstream.v1.resource_pb2 import RESOURCE_VIEW_BASIC
+from runstream.v1.resource_pb2 import RESOURCE_VIEW_BASIC, ResourceView
 
 if TYPE_CHECKING:
     from runstream.storage.folds import Folds
     from runstream.storage.store import Store
     from runstream.stored.v1.stored_pb2 import ExecutionHead
     from runstream.v1.agent_execution_pb2 import AgentExecution
-    from runstream.v1.resource_pb2 import ResourceView
 
 
 #: An execution at a revision, in a view.
@@ -35,7 +34,8 @@ class Executions:
     def __init__(self, store: Store, folds: Folds) -> None:
         self._store = store
         self._folds = folds
-        self._encoded: OrderedDict[_State, bytes] = OrderedDict()
+        #: The newest that was asked for of each execution and view: its revision and its encoding.
+        self._encoded: OrderedDict[tuple[str, ResourceView.ValueType], tuple[int, bytes]] = OrderedDict()
         self._encoded_bytes = 0
         # A lock lives as long as somebody holds it or waits for it.
         self._encoding: WeakValueDictionary[_State, asyncio.Lock] = WeakValueDictionary()
@@ -69,24 +69,32 @@ class Executions:
     ) -> bytes | None:
         """Return what `at_head` returns in protobuf encoding, made once for all who ask while it is remembered."""
         state: _State = (execution_id, head.revision, view)
-        kept = self._encoded.get(state)
+        kept = self._kept(state)
         if kept is not None:
             return kept
         # Read before anything is waited for: record and head are of one time.
         record = await self._store.durable.get(AGENT_EXECUTION, execution_id)
         if record is None:
             return None
-        async with self._encoding.setdefault(state, asyncio.Lock()):
-            kept = self._encoded.get(state)
+        lock = self._encoding.setdefault(state, asyncio.Lock())
+        async with lock:
+            kept = self._kept(state)
             if kept is not None:
                 return kept
             execution = await self._complete(record, execution_id, head, view)
-            return None if execution is None else self._keep(state, execution.SerializeToString())
+            if execution is None:
+                return None
+            encoded = execution.SerializeToString()
+            # What was begun before the execution was forgotten is for its caller alone.
+            return self._keep(state, encoded) if self._encoding.get(state) is lock else encoded
 
     def forget(self, execution_id: str) -> None:
         """Drop what is remembered of an execution, as when it is deleted."""
-        for state in [state for state in self._encoded if state[0] == execution_id]:
-            self._encoded_bytes -= len(self._encoded.pop(state))
+        # Nothing here looks at what is remembered of others: many may be deleted one after the other.
+        for view in ResourceView.values():
+            self._drop(execution_id, view)
+        for state in [state for state in self._encoding if state[0] == execution_id]:
+            del self._encoding[state]
 
     async def _complete(
         self, record: AgentExecution, execution_id: str, head: ExecutionHead, view: ResourceView.ValueType
@@ -99,14 +107,28 @@ class Executions:
         status = await self._folds.status(execution_id, head.revision, into=record.status)
         return None if status is None else record
 
+    def _kept(self, state: _State) -> bytes | None:
+        execution_id, revision, view = state
+        kept = self._encoded.get((execution_id, view))
+        return kept[1] if kept is not None and kept[0] == revision else None
+
     def _keep(self, state: _State, encoded: bytes) -> bytes:
-        if len(encoded) <= _KEPT_BYTES // 2:
-            self._encoded[state] = encoded
-            self._encoded_bytes += len(encoded)
+        """Remember a state in place of an earlier one."""
+        execution_id, revision, view = state
+        kept = self._encoded.get((execution_id, view))
+        if len(encoded) > _KEPT_BYTES // 2 or (kept is not None and kept[0] > revision):
+            return encoded
+        self._drop(execution_id, view)
+        self._encoded[execution_id, view] = revision, encoded
+        self._encoded_bytes += len(encoded)
         while self._encoded_bytes > _KEPT_BYTES:
-            _, gone = self._encoded.popitem(last=False)
+            _, (_, gone) = self._encoded.popitem(last=False)
             self._encoded_bytes -= len(gone)
         return encoded
+
+    def _drop(self, execution_id: str, view: ResourceView.ValueType) -> None:
+        _, gone = self._encoded.pop((execution_id, view), (0, b""))
+        self._encoded_bytes -= len(gone)
 
 
 def _nothing_reported(head: ExecutionHead) -> bool:

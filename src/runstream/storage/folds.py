@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
@@ -14,7 +15,7 @@ from runstream.storage.snapshots import Snapshots
 from runstream.v1.agent_execution_pb2 import AgentExecution, AgentExecutionStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from runstream.storage.store import Store
     from runstream.stored.v1.stored_pb2 import ExecutionHead
@@ -153,9 +154,8 @@ class Folds:
         has not come so far: on disk, or with `pending` on its way there. The answer belongs to the
         caller; it is written over `into` where that is given, which saves a copy.
         """
-        lock = self._locks.setdefault(execution_id, asyncio.Lock())
-        async with lock:
-            folded = await self._reach(execution_id, revision)
+        async with self._turn(execution_id) as lock:
+            folded = await self._reach(execution_id, revision, lock)
             if folded.revision < revision and pending:
                 folded = await self._go_on_pending(execution_id, folded, revision)
             if folded.revision != revision or revision == 0:
@@ -167,6 +167,7 @@ class Folds:
     def forget(self, execution_id: str) -> None:
         """Drop what is kept of an execution, as when it is deleted."""
         self._cache.drop(execution_id)
+        self._locks.pop(execution_id, None)
         self._snapshots.forget(execution_id)
 
     def note_commit(self, execution_id: str, head: ExecutionHead, *, terminal: bool) -> None:
@@ -184,7 +185,17 @@ class Folds:
         """Wait for the snapshots under way; begin no more. A repeat does nothing."""
         await self._snapshots.close()
 
-    async def _reach(self, execution_id: str, revision: int) -> _Folded:
+    @asynccontextmanager
+    async def _turn(self, execution_id: str) -> AsyncIterator[asyncio.Lock]:
+        """Have the lock of an execution: a new one when it was forgotten, also while this waited."""
+        while True:
+            lock = self._locks.setdefault(execution_id, asyncio.Lock())
+            async with lock:
+                if self._locks.get(execution_id) is lock:
+                    yield lock
+                    return
+
+    async def _reach(self, execution_id: str, revision: int, lock: asyncio.Lock) -> _Folded:
         """Fold what is on disk up to `revision`, or as far as it goes."""
         cached = self._cache.get(execution_id)
         usable = cached is not None and cached.revision <= revision
@@ -199,8 +210,9 @@ class Folds:
         except Exception:
             self._cache.drop(execution_id)
             raise
-        # A fold of an earlier state than the cached one is for its caller alone.
-        if folded.revision and (cached is None or usable):
+        # A fold of an earlier state than the cached one is for its caller alone, and so is one that was begun before
+        # the execution was forgotten: another one of its id may be there.
+        if folded.revision and (cached is None or usable) and self._locks.get(execution_id) is lock:
             self._cache.put(execution_id, folded)
         return folded
 

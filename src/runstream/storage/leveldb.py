@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import plyvel
 
@@ -15,6 +15,7 @@ from runstream.storage.decision import decide
 from runstream.storage.folder import DataFolder, FolderUnusable
 from runstream.storage.overlay import Overlay
 from runstream.storage.recent import LogEnds, RecentRecords
+from runstream.storage.records import AGENT_EXECUTION, EXECUTION_HEAD
 from runstream.storage.store import Conflict, Range, Transaction
 from runstream.storage.writer import Accepted, Writer
 from runstream.v1.agent_execution_pb2 import ExecutionChange
@@ -23,14 +24,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
     from pathlib import Path
 
+    from google.protobuf.message import Message
+
     from runstream.storage.overlay import Write
-    from runstream.storage.records import M, RecordKind
+    from runstream.storage.records import AnyKind, M, RecordKind
     from runstream.storage.store import CommitListener, Query, Reader, Term, Unique
     from runstream.storage.write_counts import WriteCounts
 
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
+
+#: Kinds of which one answer is put together. A batch is on disk before the event loop hears of it: if meanwhile one of
+#: the two came from memory and the other one from the disk, the answer would mix two revisions.
+_READ_TOGETHER: Final = frozenset({AGENT_EXECUTION, EXECUTION_HEAD})
 
 
 class LevelDBStore:
@@ -251,15 +258,24 @@ class LevelDBStore:
         if not writes and not self._accepted:
             done.set_result(None)
             return done
+        standing = self._standing(transaction)
         self._numbers += 1
         size = sum(len(key) + len(value or b"") for key, value in writes)
         accepted = Accepted(self._numbers, transaction, writes, size, done)
         self._accepted[accepted.number] = accepted
         self._overlay.add(accepted.number, writes)
-        self._overlay.add_records(accepted.number, transaction)
+        self._overlay.add_records(accepted.number, transaction, standing)
         self._log_ends.note(transaction)
         self._writer.send(accepted)
         return done
+
+    def _standing(self, transaction: Transaction) -> dict[tuple[AnyKind, str], Message | None]:
+        """Look up what readers of the disk are shown in place of records that may be there, and were not reported."""
+        return {
+            key: self._durable_record(*key)
+            for key in (*transaction.puts, *transaction.deletes)
+            if key[0] in _READ_TOGETHER and self._overlay.record(key) is None
+        }
 
     def _written(self, batch: list[Accepted], error: Exception | None) -> None:
         """Hear from the writer what became of a batch."""
@@ -342,6 +358,8 @@ class LevelDBStore:
 
     def _durable_record(self, kind: RecordKind[M], record_id: str) -> M | None:
         key = (kind, record_id)
+        if key in self._overlay.standing:
+            return cast("M | None", self._overlay.standing[key])
         known = self._recent.get(key)
         if known is not None:
             return cast("M", known)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from runstream.storage import keys
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from google.protobuf.message import Message
 
     from runstream.storage.records import AnyKind
@@ -27,6 +29,8 @@ class Overlay:
         self._writes: dict[bytes, tuple[int, bytes | None]] = {}
         #: The records among them, decoded; None for one that is removed.
         self._records: dict[tuple[AnyKind, str], tuple[int, Message | None]] = {}
+        #: What stands on disk, as far as it was reported, in the place of some of these records.
+        self.standing: dict[tuple[AnyKind, str], Message | None] = {}
         #: The index entries among them, by what `keys.entries` says, so that a count need not look
         #: at everything.
         self._entries: dict[bytes, set[bytes]] = {}
@@ -56,8 +60,11 @@ class Overlay:
                 if key.startswith(keys.ENTRY):
                     self._forget_entry(key)
 
-    def add_records(self, number: int, transaction: Transaction) -> None:
-        """Lay the records of transaction `number` over everything before."""
+    def add_records(
+        self, number: int, transaction: Transaction, standing: Mapping[tuple[AnyKind, str], Message | None]
+    ) -> None:
+        """Lay the records of transaction `number` over everything before, and remember what was standing."""
+        self.standing.update(standing)
         for key, message in transaction.puts.items():
             self._records[key] = number, message
         for key in transaction.deletes:
@@ -69,6 +76,9 @@ class Overlay:
             held = self._records.get(key)
             if held is not None and held[0] == number:
                 del self._records[key]
+                self.standing.pop(key, None)
+            elif key in self.standing:
+                self.standing[key] = transaction.puts.get(key)
 
     def record(self, key: tuple[AnyKind, str]) -> tuple[int, Message | None] | None:
         """Return the newest number and value of a record on its way to disk, or None when it is not."""
@@ -78,6 +88,7 @@ class Overlay:
         """Forget everything."""
         self._writes.clear()
         self._records.clear()
+        self.standing.clear()
         self._entries.clear()
 
     def entries(self, prefix: bytes) -> tuple[set[bytes], set[bytes]]:
