@@ -94,6 +94,8 @@ def note_approvals(head: ExecutionHead, delta: AgentExecutionStatus, now: dateti
         elif call.status == TOOL_CALL_WAITING_APPROVAL:
             _note_question(head, books, call, now, at)
             asked = True
+        elif known is not None and call.status == TOOL_CALL_PENDING:
+            _keep_question(known, call, replaced=replaced)
         elif known is not None and call.status:
             del books[call.id]  # the runner asks no longer
     if asked or books.keys() != before.keys():
@@ -127,6 +129,15 @@ def _keep_decision(
     if replaced:
         call.approval.CopyFrom(known.approval)
         call.status = call.status or _status_after(known.approval.action)
+
+
+def _keep_question(known: PendingApproval, call: ToolCall, *, replaced: bool) -> None:
+    """Leave a question as it stands: an attempt that goes on announces its calls again before it asks again."""
+    call.ClearField("approval")
+    call.status = TOOL_CALL_STATUS_UNSPECIFIED
+    if replaced:
+        call.approval.CopyFrom(known.approval)
+        call.status = TOOL_CALL_WAITING_APPROVAL
 
 
 def _note_question(
