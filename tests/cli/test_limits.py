@@ -49,6 +49,20 @@ def test_a_command_is_done_however_seldom_it_may_call(limited: CommandLine) -> N
     assert "connection lost" not in watch.output
 
 
+@pytest.mark.parametrize("limited", [20], indirect=True)
+def test_executions_are_moved_and_backed_up_however_seldom_one_may_call(limited: CommandLine, tmp_path: Path) -> None:
+    """What sends many calls waits as any command does, without beginning a log anew."""
+    limited.ok("agent", "create", "worker")
+    for name in ("one", "two"):
+        limited.ok("terminate", limited.ok("run", "worker", name, "--detach").out.strip())
+    file = tmp_path / "all.jsonl"
+    limited.ok("export", "-o", str(file))
+    limited.ok("delete", "--yes", *(entry["metadata"]["id"] for entry in limited.json("list", "--all")["entries"]))
+    assert limited.json("import", str(file)) == {"imported": 2, "unchanged": 0, "kept": 0}
+    for number in range(3):
+        limited.ok("backup", str(tmp_path / f"backup {number}"))
+
+
 @pytest.mark.parametrize("limited", [0.001], indirect=True)
 def test_what_takes_longer_than_the_timeout_is_refused_at_once(limited: CommandLine) -> None:
     limited.ok("agent", "create", "worker")

@@ -20,7 +20,7 @@ from runstream.cli.connection import (
     TlsOption,
 )
 from runstream.cli.exit_codes import ExitCode
-from runstream.cli.failure import Failure, Misuse, is_lost_connection, of_call
+from runstream.cli.failure import Failure, Misuse, is_lost_connection, of_call, retry_after
 from runstream.cli.folders import failures, mib, opened
 from runstream.cli.output import Output
 from runstream.cli.progress_bar import progress_bar
@@ -128,7 +128,7 @@ async def _receive(connection: Connection, file: Path, progress: "Progress") -> 
         with failures(), new_file(file) as target:
             incoming = Incoming(target)
             try:
-                head = await _fill(incoming, BackupControllerStub(channel), progress)
+                head = await _take(incoming, BackupControllerStub(channel), progress, connection.seconds)
             except AioRpcError as error:
                 raise _broken_off(error, connection, incoming.keys) from None
             incoming.finish(head)
@@ -142,6 +142,22 @@ def _broken_off(error: AioRpcError, connection: Connection, keys: int) -> Failur
         return told
     message = f"the connection to {connection.address} was lost after {keys} keys; nothing was written"
     return Failure(message, code=told.code, hint="begin again", exit_code=ExitCode.UNREACHABLE)
+
+
+async def _take(
+    incoming: "Incoming", stub: BackupControllerStub, progress: "Progress", seconds: float
+) -> "ArchiveHead":
+    """Take a backup; ask again for `seconds` while the server is at a limit and says when to try."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    while True:
+        try:
+            return await _fill(incoming, stub, progress)
+        except AioRpcError as error:
+            delay = retry_after(error)  # said before anything is sent, so nothing has come in
+            if delay is None or loop.time() + delay >= end:
+                raise
+        await asyncio.sleep(delay)
 
 
 async def _fill(incoming: "Incoming", stub: BackupControllerStub, progress: "Progress") -> "ArchiveHead":

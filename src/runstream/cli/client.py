@@ -53,13 +53,14 @@ class Client:
         method: UnaryUnaryMultiCallable[Q, A],
         request: Q,
         metadata: Mapping[str, str] | None = None,
+        seconds: float | None = None,
     ) -> A:
         """Call `method` once; again when the server has not begun it and asks to try later, as long as there is time.
 
-        Raises `grpc.aio.AioRpcError`.
+        That is `seconds`, else those of the connection. Raises `grpc.aio.AioRpcError`.
         """
         pairs, loop = tuple((metadata or {}).items()), asyncio.get_running_loop()
-        end = loop.time() + self.connection.seconds
+        end = loop.time() + (self.connection.seconds if seconds is None else seconds)
         while True:
             try:
                 return await method(request, timeout=end - loop.time(), metadata=pairs)

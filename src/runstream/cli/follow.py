@@ -67,24 +67,27 @@ class Follower:
 
         Raises `AioRpcError` for what the server refused, and when patience has run out.
         """
-        patience, told = Patience(self.retry_for), False
+        outage, limit, told = Patience(self.retry_for), Patience(self.retry_for), False
         while True:
             call = None
             try:
-                if patience.lost:
+                if outage.lost:
                     await self._answered()
-                    patience.resumed()
+                    outage.resumed()
+                    limit.resumed()
                     if told:
                         told = False
                         yield Resumed(self.after)
                 call = self._call()
                 self.connected = await self._opened(call) or self.connected
                 async for change in call:
+                    limit.resumed()
                     self.after = change.revision
                     yield change
             except AioRpcError as error:
-                asked, delay = retry_after(error), patience.next_delay()
-                lost = self.connected and is_lost_connection(error)
+                lost, asked = self.connected and is_lost_connection(error), retry_after(error)
+                # Of a server that has said when to try, nothing else is asked: that would take the place of the watch.
+                delay = (outage if lost else limit).next_delay()
                 if delay is None or not (lost or asked is not None):
                     raise
                 delay = max(delay, asked or 0)

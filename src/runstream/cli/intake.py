@@ -92,7 +92,7 @@ class Intake:
         patience = Patience(self._retry_for)
         while True:
             try:
-                await self._transfer.ImportResources(request, timeout=self._timeout)
+                await self._client.call(self._transfer.ImportResources, request, seconds=self._timeout)
             except AioRpcError as error:
                 if self._keep and of_call(error, self._client.connection).reason == "RESOURCE_DIFFERS":
                     await self._keep_existing(request, error)
@@ -133,12 +133,12 @@ class Intake:
                 raise unusable(self._place, f"line {self._line} is no change, and {execution_id} has {last} of them")
             data = self._parse(change, ExecutionChange()).SerializeToString()
             if piece.changes and (size + len(data) > _PIECE_BYTES or len(piece.changes) >= _PIECE_CHANGES):
-                await self._transfer.ImportExecution(piece, timeout=self._timeout)
+                await self._client.call(self._transfer.ImportExecution, piece, seconds=self._timeout)
                 piece, size = self._new_piece(described, revision - 1), 0
             piece.changes.append(data)
             size += len(data)
         piece.last = True
-        return await self._transfer.ImportExecution(piece, timeout=self._timeout)
+        return await self._client.call(self._transfer.ImportExecution, piece, seconds=self._timeout)
 
     def _new_piece(self, described: dict[str, Any], after: int) -> ImportExecutionRequest:
         return ImportExecutionRequest(
