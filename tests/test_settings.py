@@ -250,3 +250,19 @@ def test_what_is_kept_how_long_is_checked_at_the_start() -> None:
     assert load_settings(None).retain == ""
     assert load_settings(None, retain="30d,FAILED=90d").retain == "30d,FAILED=90d"
     assert "'soon' is no time to keep executions for" in refused(retain="soon")
+
+
+def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As what makes containers writes it when nobody has said anything."""
+    for name in ("METRICS", "OTLP", "MAX_STREAMS", "LISTEN"):
+        monkeypatch.setenv(f"RUNSTREAM_{name}", "")
+    settings = load_settings(None)
+    assert (settings.metrics, settings.otlp, settings.listen) == (None, None, "127.0.0.1:7400")
+
+
+def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
+    """Who reads the error knows where to look."""
+    file = tmp_path / "runstream.toml"
+    file.write_text("listen = ")
+    with pytest.raises(ValueError, match=r"runstream\.toml is no TOML"):
+        load_settings(file)

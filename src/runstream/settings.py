@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import tomllib
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -25,7 +26,7 @@ _MIB = 1 << 20
 class Settings(BaseSettings):
     """What `runstream serve` can be told. Flags are given to the constructor."""
 
-    model_config = SettingsConfigDict(env_prefix="RUNSTREAM_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="RUNSTREAM_", env_ignore_empty=True, extra="forbid", frozen=True)
 
     listen: str = Field("127.0.0.1:7400", description="Address to listen on, HOST:PORT; port 0 chooses one.")
     data: Path = Field(Path("runstream-data"), description="Folder that everything is stored in.")
@@ -186,7 +187,10 @@ def load_settings(config: Path | None, **flags: Any) -> Settings:  # noqa: ANN40
 
         model_config = SettingsConfigDict(toml_file=config)
 
-    return FileSettings(**_given(flags))
+    try:
+        return FileSettings(**_given(flags))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{config} is no TOML: {error}") from error
 
 
 def _of_open_telemetry() -> dict[str, Any]:

@@ -19,6 +19,7 @@ from runstream.v1.agent_execution_pb2 import (
     EXECUTION_IN_PROGRESS,
     EXECUTION_PHASE_UNSPECIFIED,
     EXECUTION_WAITING_FOR_APPROVAL,
+    TOOL_CALL_PENDING,
     TOOL_CALL_RUNNING,
     TOOL_CALL_SKIPPED,
     TOOL_CALL_WAITING_APPROVAL,
@@ -153,6 +154,20 @@ def test_a_refused_call_that_the_runner_ran_nevertheless_is_shown_as_refused() -
         if find_approval(books.head, "a") is None:
             assert (call.status, call.approval.action) == (TOOL_CALL_SKIPPED, APPROVAL_SKIP)
             break
+
+
+def test_a_call_that_is_announced_again_goes_on_waiting() -> None:
+    """An attempt that goes on announces what it will ask; a decision that comes before it does is taken."""
+    books = Books()
+    books.report(AgentExecutionStatus(tool_calls=[ToolCall(id="a", status=TOOL_CALL_WAITING_APPROVAL)]))
+    for replaced in (False, True):
+        books.report(AgentExecutionStatus(tool_calls=[ToolCall(id="a", status=TOOL_CALL_PENDING)]), replaced=replaced)
+        call = books.call("a")
+        assert call is not None
+        assert call.status == TOOL_CALL_WAITING_APPROVAL
+    assert books.decide("a", APPROVAL_REJECT)
+    books.report(AgentExecutionStatus(tool_calls=[ToolCall(id="a", status=TOOL_CALL_WAITING_APPROVAL)]))
+    assert waiting(books.head) == []
 
 
 def test_one_delta_may_name_a_call_twice() -> None:
