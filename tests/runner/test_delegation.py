@@ -548,7 +548,7 @@ async def test_a_plain_sub_agent_that_is_out_of_time_reports_no_more() -> None:
             loop.call_soon_threadsafe(ended.set)
 
         with pytest.raises(DeadlineExceeded):
-            await invocation.context.sub_agent(blocks, max_duration=0.01)
+            await invocation.context.sub_agent(blocks, max_duration=0.5)
         go_on.set()
         await ended.wait()
         return "done"
