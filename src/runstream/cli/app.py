@@ -166,15 +166,15 @@ app.add_typer(tool.app, name="tool", help="Tools: functions that agents use, tri
 _add(
     _FOLDERS,
     doctor,
-    "doctor /var/lib/runstream",
-    "doctor /var/lib/runstream --repair",
-    "doctor /var/lib/runstream -o json",
+    "doctor /var/lib/runstream/data",
+    "doctor /var/lib/runstream/data --repair",
+    "doctor /var/lib/runstream/data -o json",
 )
 _add(
     _FOLDERS,
     backup,
-    "backup /var/lib/runstream runstream.backup",
+    "backup /var/lib/runstream/data runstream.backup",
     "backup --server 127.0.0.1:7400 runstream.backup",
 )
-_add(_FOLDERS, restore, "restore runstream.backup /var/lib/runstream")
-_add(_FOLDERS, compact, "compact /var/lib/runstream")
+_add(_FOLDERS, restore, "restore runstream.backup /var/lib/runstream/data")
+_add(_FOLDERS, compact, "compact /var/lib/runstream/data")

@@ -14,7 +14,7 @@ def add_serve(app: typer.Typer, *, panel: str) -> None:
         app,
         serve,
         "runstream serve",
-        "runstream serve --listen 127.0.0.1:0 --data /var/lib/runstream",
+        "runstream serve --listen 127.0.0.1:0 --data /var/lib/runstream/data",
         "runstream serve --listen 0.0.0.0:7400 --tls-cert server.pem --tls-key server.key --tls-client-ca ca.pem",
         panel=panel,
     )
