@@ -72,6 +72,8 @@ if TYPE_CHECKING:
 
 _LOG = structlog.get_logger(__name__)
 
+#: For how long after the first signal another one is taken for its echo.
+_ECHO_SECONDS = 0.5
 #: Ids go on from the newest one on disk. When that is further ahead of the clock, one of the two is wrong.
 _CLOCK_TOLERANCE_MS = 5 * 60 * 1000
 
@@ -320,8 +322,9 @@ def serve(settings: Settings) -> None:
 async def _serve(settings: Settings) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
+    quit_from: list[float] = []
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _stop_or_quit, stopping, number)
+        loop.add_signal_handler(number, _stop_or_quit, stopping, quit_from, number)
     give_large_blocks_back()
     server = await Server.start(settings)
     spare_the_collector()
@@ -348,10 +351,17 @@ async def _serve(settings: Settings) -> None:
     _LOG.info("stopped")
 
 
-def _stop_or_quit(stopping: asyncio.Event, number: int) -> None:
-    if stopping.is_set():
-        os._exit(128 + number)  # the store survives a kill; the operator asked twice
-    stopping.set()
+def _stop_or_quit(stopping: asyncio.Event, quit_from: list[float], number: int) -> None:
+    """Begin to stop; at a later signal, end at once: the store survives a kill, and the operator asked twice.
+
+    One that comes right after the first is its echo: terminals and process managers signal a group and its members.
+    """
+    now = asyncio.get_running_loop().time()
+    if not stopping.is_set():
+        stopping.set()
+        quit_from.append(now + _ECHO_SECONDS)
+    elif now >= quit_from[0]:
+        os._exit(128 + number)
 
 
 def _credentials(settings: Settings) -> grpc.ServerCredentials | None:

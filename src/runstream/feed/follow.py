@@ -20,7 +20,7 @@ from runstream.v1.resource_pb2 import RESOURCE_VIEW_BASIC, RESOURCE_VIEW_FULL
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from runstream.feed.hub import Hub
+    from runstream.feed.hub import Hub, Wake
     from runstream.feed.recency import Recency
     from runstream.storage.executions import Executions
     from runstream.storage.store import Query, Store
@@ -64,10 +64,10 @@ class Follower:
         `Unavailable` when the hub closes.
         """
         with self._hub.listen(execution_id) as wake:
+            wake.clear()
             cursor = after
             head = await self._first_head(execution_id, after, started)
             while True:
-                wake.clear()
                 if head.revision > cursor:
                     state = await self._executions.encoded_at_head(execution_id, head, view)
                     if state is None:
@@ -76,7 +76,7 @@ class Follower:
                     cursor = head.revision
                 if is_terminal(head.status.phase):
                     return
-                head = await self._next_head(execution_id, cursor, wake.wait)
+                head = await self._next_head(execution_id, cursor, wake)
 
     async def changes(
         self, execution_id: str, after: int, *, from_snapshot: bool, started: Started = _nothing
@@ -88,13 +88,13 @@ class Follower:
         is deleted gets that as a last change.
         """
         with self._hub.listen(execution_id) as wake:
+            wake.clear()
             cursor = after
             head = await self._first_head(execution_id, after, started)
             if from_snapshot and head.revision > cursor:
                 yield (await self._snapshot(execution_id, head)).SerializeToString()
                 cursor = head.revision
             while True:
-                wake.clear()
                 while cursor < head.revision:
                     chunk = await self._chunks.read(execution_id, cursor, head.revision)
                     # The log of a deleted execution goes from its beginning: a gap is a deletion, never a loss.
@@ -106,7 +106,7 @@ class Follower:
                 if is_terminal(head.status.phase):
                     return
                 try:
-                    head = await self._next_head(execution_id, cursor, wake.wait)
+                    head = await self._next_head(execution_id, cursor, wake)
                 except NotFound:
                     deletion = await self._deletion(execution_id, cursor)
                     if deletion is not None:
@@ -155,15 +155,16 @@ class Follower:
             raise _deleted(execution_id)
         return head
 
-    async def _next_head(self, execution_id: str, cursor: int, wait: Callable[[], Awaitable[None]]) -> ExecutionHead:
-        """Return the head, waiting for the flag only when it has not moved past the cursor."""
-        head = await self._executions.head(execution_id)
-        if head is not None and head.revision <= cursor:
-            await wait()
+    async def _next_head(self, execution_id: str, cursor: int, wake: Wake) -> ExecutionHead:
+        """Return the head once it has moved past the cursor. The flag was lowered before the head was read last."""
+        while True:
+            await wake.wait()
+            wake.clear()
             head = await self._executions.head(execution_id)
-        if head is None:
-            raise _deleted(execution_id)
-        return head
+            if head is None:
+                raise _deleted(execution_id)
+            if head.revision > cursor:
+                return head
 
     async def _snapshot(self, execution_id: str, head: ExecutionHead) -> ExecutionChange:
         state = await self._executions.at_head(execution_id, head, RESOURCE_VIEW_FULL)
