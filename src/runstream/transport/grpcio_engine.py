@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
     Context = aio.ServicerContext[bytes, Message]
 
+#: How many calls may stand before the event loop; our own limits are for those that it has taken.
+_PENDING_CALLS = 10_000
+
 
 class GrpcioEngine:
     """Serves the methods with grpc.aio."""
@@ -144,5 +147,8 @@ def _options(max_message_bytes: int) -> list[tuple[str, int]]:
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", LEAST_CLIENT_PING_MS),
+        # Of calls that come faster than they are taken, gRPC cancels some, beyond a thousand: nobody learns why.
+        ("grpc.server.max_pending_requests", _PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * _PENDING_CALLS),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", LEAST_CLIENT_PING_MS),
     ]
