@@ -13,6 +13,8 @@ from grpc import aio
 from runstream.model.times import to_seconds
 from runstream.server import Server
 from runstream.settings import Settings
+from runstream.storage import keys
+from runstream.storage.leveldb import LevelDBStore
 from runstream.v1 import (
     agent_execution_service_pb2_grpc,
     agent_instance_service_pb2_grpc,
@@ -73,9 +75,25 @@ async def serving(data: Path, clock: Clock | None = None, **settings: Any) -> As
     client = Client(server.address)
     try:
         yield Serving(server, client)
+        check_shared_records(server._store)  # noqa: SLF001  # a test may look
     finally:
         await client.channel.close()
         await server.stop()
+
+
+def check_shared_records(store: Store) -> None:
+    """See that nobody has changed a record that is shared: each that is kept is the one on disk.
+
+    Only what rests: what is on its way to disk differs from it, and a disk that failed cannot be asked.
+    """
+    assert isinstance(store, LevelDBStore)
+    database, recent = store._database, store._recent  # noqa: SLF001  # a test may look
+    if not (database.sound and database.readable_now) or store.keys_in_flight:
+        return
+    for (kind, record_id), (message, _) in recent._records.items():  # noqa: SLF001
+        value = database.peek(keys.record(kind, record_id))
+        assert value is not None, f"{kind.name} {record_id} is kept and is not there"
+        assert kind.message.FromString(value) == message, f"{kind.name} {record_id} was changed by somebody"
 
 
 class Refusal:

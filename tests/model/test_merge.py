@@ -6,6 +6,7 @@ import pytest
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from runstream.model.merge import (
     REPLACEABLE_FIELDS,
@@ -13,8 +14,10 @@ from runstream.model.merge import (
     Stamp,
     fold,
     fold_all,
+    merge_basic,
     merge_status,
 )
+from runstream.model.views import basic_status
 from runstream.v1.agent_execution_pb2 import (
     CONTROL_CANCEL,
     CONTROL_PAUSE,
@@ -394,6 +397,18 @@ def test_entries_keep_their_order(first: AgentExecutionStatus, second: AgentExec
 
 
 @FAST
+@given(st.lists(st.tuples(DELTAS, MASKS, SMALL), max_size=4))
+def test_the_basic_merge_says_what_the_whole_merge_says_without_the_lists(
+    steps: list[tuple[AgentExecutionStatus, list[str], int]],
+) -> None:
+    """The head, which is all that most commands read, is the state that the log folds to, for whatever delta."""
+    whole, head = AgentExecutionStatus(), AgentExecutionStatus()
+    for revision, (delta, mask, supersedes) in enumerate(steps, 1):
+        merge_status(whole, delta, Stamp(revision, 1, "now", supersedes), mask)
+        merge_basic(head, delta, mask)
+        assert head == basic_status(whole)
+
+
 @given(DELTAS)
 def test_a_repeated_delta_without_appended_text_changes_nothing(delta: AgentExecutionStatus) -> None:
     """Only content_append counts how often it comes."""
