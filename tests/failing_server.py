@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from runstream.server import configure_logging
+from runstream.logs import configure_logging
 from runstream.services.executions.create import CompleteContext
 from runstream.settings import load_settings
 from tests.making import an_agent, execution
