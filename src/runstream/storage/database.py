@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 import plyvel
 
 from runstream.model.errors import Unavailable
+from runstream.storage.compaction import open_with_nice_compaction
 from runstream.storage.copies import KeptSnapshot
 from runstream.storage.log_end import open_leveldb
 
@@ -29,7 +30,8 @@ _INLINE_STEPS: Final = 128
 #: How many steps a thread takes before it looks whether anybody still waits.
 _THREAD_STEPS: Final = 2048
 _READ_THREADS: Final = 4
-_WRITE_BUFFER: Final = 4 << 20
+#: How much is gathered before it becomes a table; it is in memory up to twice, and read again after a crash.
+_WRITE_BUFFER: Final = 16 << 20
 #: Every key begins with a letter.
 _BEYOND_ALL_KEYS: Final = b"\xff"
 #: What opening may write: the logs of a full and of a filling write buffer, as tables.
@@ -51,7 +53,9 @@ class Database:
     def __init__(self, folder: DataFolder) -> None:
         """Open the database of a held folder; blocks. An error of LevelDB is passed on."""
         self.folder = folder
-        self._db: Any = _open(folder)  # None: neither the old handle nor a new one is left
+        self._db: Any = open_with_nice_compaction(
+            lambda: _open(folder)
+        )  # None: neither the old handle nor a new one is left
         self._threads = ThreadPoolExecutor(_READ_THREADS, thread_name_prefix="runstream-read")
         #: Called on the event loop when the handle was replaced, before anything is read from or
         #: written to the new one.
