@@ -29,7 +29,7 @@ from benchmarks.peers.job import Job, do
 from benchmarks.peers.langgraph import LangGraph
 from benchmarks.peers.machine import look
 from benchmarks.peers.restate import Restate
-from benchmarks.peers.runstream import Runstream
+from benchmarks.peers.runstream import Runstream, RunstreamNative
 from benchmarks.peers.table import Measured, as_json, notes, table
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ _INTERRUPTED = 130
 
 PEERS: dict[str, Callable[[], Peer]] = {
     "runstream": Runstream,
+    "runstream-native": RunstreamNative,
     "langgraph": LangGraph,
     "dbos-sqlite": DbosSqlite,
     "dbos-postgres": DbosPostgres,
