@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import pytest
 
 from runstream.feed.hub import ANY_EXECUTION, Hub, Wake
 from runstream.model.errors import Unavailable
+from runstream.v1.agent_execution_pb2 import ExecutionChange
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from runstream.feed.hub import Offer
 
 
 async def test_a_wake_before_the_wait_is_not_missed() -> None:
@@ -129,6 +136,81 @@ def test_the_slowest_reader_is_known_while_it_is_away() -> None:
         hub.wake("two")
         assert hub.slowest == 5
     assert hub.slowest == 0
+
+
+async def test_who_waits_in_step_is_given_what_comes_and_waits_on() -> None:
+    """As long as each is the next and is taken; the flag stays down, and the wait tells which was the last."""
+    hub, taken = Hub(), list[bytes]()
+    with hub.listen("one") as wake:
+        waiting = asyncio.create_task(wake.wait_in_step(4, _into(taken)))
+        await asyncio.sleep(0)
+        for revision in (5, 6):
+            hub.wake("one", _change(revision))
+        await asyncio.sleep(0)
+        assert taken == [_change(5).SerializeToString(), _change(6).SerializeToString()]
+        assert not waiting.done()
+        hub.wake("one")
+        assert await waiting == 6
+        assert (hub.wakes, sum(hub.lag.counts), hub.lag.sum, hub.slowest) == (3, 2, 2, 1)
+
+
+@pytest.mark.parametrize(("revision", "room"), [(4, True), (6, True), (5, False)])
+async def test_what_is_not_the_next_or_not_taken_puts_the_flag_up(revision: int, *, room: bool) -> None:
+    """And what comes before the reader is back is not given to it: it finds that in the log."""
+    hub, taken = Hub(), list[bytes]()
+    with hub.listen("one") as wake:
+        waiting = asyncio.create_task(wake.wait_in_step(4, _into(taken, [room])))
+        await asyncio.sleep(0)
+        hub.wake("one", _change(revision))
+        hub.wake("one", _change(5))
+        await asyncio.sleep(0)
+        assert await waiting == 4
+        assert taken == []
+
+
+async def test_who_does_not_wait_is_given_nothing() -> None:
+    """Neither a reader that is busy, nor one that has gone when its turn comes, nor one without an offer."""
+    hub, taken = Hub(), list[bytes]()
+    with hub.listen("one") as gone, hub.listen("one") as busy, hub.listen("one") as plain:
+        waiting = asyncio.create_task(gone.wait_in_step(4, _into(taken)))
+        plainly = asyncio.create_task(plain.wait_in_step(4, None))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        hub.wake("one", _change(5))
+        assert await plainly == 4
+        assert await busy.wait_in_step(4, _into(taken)) == 4
+        assert taken == []
+
+
+async def test_closing_ends_those_who_wait_in_step() -> None:
+    """They are given nothing more, and told to come back later."""
+    hub, taken = Hub(), list[bytes]()
+    with hub.listen("one") as wake:
+        waiting = asyncio.create_task(wake.wait_in_step(4, _into(taken)))
+        await asyncio.sleep(0)
+        hub.wake("one", _change(5))
+        hub.close()
+        assert await waiting == 4
+        assert taken == []
+        with pytest.raises(Unavailable):
+            wake.clear()
+
+
+def _change(revision: int) -> ExecutionChange:
+    return ExecutionChange(revision=revision)
+
+
+def _into(taken: list[bytes], room: Iterable[bool] = ()) -> Offer:
+    """Make an offer that takes changes into a list while there is room; there always is after what is told."""
+    rooms = iter(room)
+
+    def offer(change: bytes) -> bool:
+        if not next(rooms, True):
+            return False
+        taken.append(change)
+        return True
+
+    return offer
 
 
 async def _would_wait(wake: Wake) -> bool:

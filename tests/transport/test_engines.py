@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from runstream.services.agents import AgentQueries
 from runstream.services.executions.streams import AgentExecutionStreams
+from runstream.v1.agent_execution_pb2 import EXECUTION_COMPLETED
 from runstream.v1.agent_execution_service_pb2 import (
     ListAgentExecutionsRequest,
     SubscribeAgentExecutionRequest,
@@ -311,3 +312,31 @@ async def test_a_reader_that_stood_still_gets_everything_in_order(client: Client
         revisions.append((await anext(reader)).revision)
     assert revisions == list(range(1, made + 1))
     stream.cancel()
+
+
+async def test_quick_and_slow_viewers_of_one_execution_get_every_change_in_order(running: Serving) -> None:
+    """Those who read along, those who read late, and those among them who leave: nobody costs another one a change."""
+    client = running.client
+    execution_id = await a_running_execution(client)
+    watch = WatchAgentExecutionRequest(execution_id=execution_id, after_revision=2)
+    late = [client.queries.Watch(watch) for _ in range(5)]
+    leaving = [client.queries.Watch(watch) for _ in range(5)]
+    quick = [client.queries.Watch(watch) for _ in range(5)]
+    reading = [asyncio.create_task(revisions(stream)) for stream in quick]
+    for stream in (*late, *leaving):
+        await stream.initial_metadata()
+    for number in range(60):
+        update = delta(execution_id)
+        update.view = RESOURCE_VIEW_BASIC
+        update.status.messages.add(id=f"m{number}", content="x" * (1 << 16))
+        await client.executions.UpdateStatus(update)
+        if number % 12 == 6:
+            leaving.pop().cancel()
+    await client.executions.UpdateStatus(delta(execution_id, phase=EXECUTION_COMPLETED))
+    reading += [asyncio.create_task(revisions(stream)) for stream in late]
+    assert await asyncio.gather(*reading) == [list(range(3, 64))] * 10
+
+
+async def revisions(stream: Any) -> list[int]:  # noqa: ANN401  # a call of aio
+    """Read a stream of changes to its end; return their revisions."""
+    return [change.revision async for change in stream]

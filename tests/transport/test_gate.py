@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from structlog.testing import capture_logs
@@ -17,6 +18,12 @@ from runstream.v1.agent_execution_service_pb2 import GetAgentExecutionRequest, S
 from runstream.v1.resource_pb2 import ResourceId
 from tests.making import NOWHERE, agent, an_agent, execution
 from tests.serving import INTERNAL, MISSING, Client, refusal
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from runstream.feed.follow import Started
+    from runstream.feed.hub import Offer
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -141,3 +148,25 @@ async def test_a_draining_gate_lets_nobody_in() -> None:
             await call
         assert refused.value.reason == "SHUTTING_DOWN"
     assert reached == [1]
+
+
+@pytest.mark.parametrize("room", [True, False])
+async def test_what_is_passed_on_beside_a_stream_is_counted_as_its_answers_are(*, room: bool) -> None:
+    """A message that the transport takes at once counts once; one that it does not take is left to the stream."""
+
+    async def serve(_: object, started: Started) -> AsyncIterator[bytes]:
+        offer = await started()
+        assert offer is not None
+        if not offer(b"beside"):
+            yield b"beside"
+        yield b"last"
+
+    async def started() -> Offer:
+        return lambda _: room
+
+    method: Any = Method("runstream.v1.Some", "Follow", ResourceId, stream=cast("Any", serve))
+    caller = gate().caller(Call({}))
+    payload = ResourceId(value=f"aex_{NOWHERE}").SerializeToString()
+    answers = [method.encode(answer) async for answer in gate().stream(method, payload, caller, started)]
+    assert answers == ([b"last"] if room else [b"beside", b"last"])
+    assert (method.counts.messages, method.counts.bytes_out) == (2, len(b"besidelast"))

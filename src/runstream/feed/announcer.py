@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from runstream.storage.folds import Folds
     from runstream.storage.store import Transaction
     from runstream.stored.v1.stored_pb2 import ExecutionHead
+    from runstream.v1.agent_execution_pb2 import ExecutionChange
 
 
 class Announcer:
@@ -36,8 +37,10 @@ class Announcer:
             if kind is EXECUTION_HEAD:
                 head = cast("ExecutionHead", message)
                 self._recency.note(record_id)
-                self._folds.note_commit(record_id, head, terminal=is_terminal(head.status.phase))
-                self._hub.wake(record_id)
+                terminal = is_terminal(head.status.phase)
+                self._folds.note_commit(record_id, head, terminal=terminal)
+                # Streams end with the terminal change, and that is for the readers themselves to do.
+                self._hub.wake(record_id, None if terminal else _only_change(transaction, record_id))
                 self._hub.wake(ANY_EXECUTION)
             elif kind is TOMBSTONE:
                 self._forget(record_id)
@@ -46,3 +49,9 @@ class Announcer:
     def _forget(self, execution_id: str) -> None:
         self._folds.forget(execution_id)
         self._follower.forget(execution_id)
+
+
+def _only_change(transaction: Transaction, execution_id: str) -> ExecutionChange | None:
+    """Return the one change of an execution in a transaction; None when there are several, or none."""
+    changes = [change for change in transaction.changes if change.execution_id == execution_id]
+    return changes[0] if len(changes) == 1 else None

@@ -6,7 +6,6 @@ again. The cursor lives in the loop alone; a reader that comes back with its cur
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 from runstream.feed.chunks import Chunks
@@ -18,9 +17,9 @@ from runstream.v1.agent_execution_pb2 import CHANGE_AUTHOR_USER, ExecutionChange
 from runstream.v1.resource_pb2 import RESOURCE_VIEW_BASIC, RESOURCE_VIEW_FULL
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
-    from runstream.feed.hub import Hub, Wake
+    from runstream.feed.hub import Hub, Offer, Wake
     from runstream.feed.recency import Recency
     from runstream.storage.executions import Executions
     from runstream.storage.store import Query, Store
@@ -28,8 +27,9 @@ if TYPE_CHECKING:
     from runstream.v1.agent_execution_pb2 import AgentExecution
     from runstream.v1.resource_pb2 import ResourceView
 
-#: Is called once a stream has begun, before it has anything to tell.
-Started: TypeAlias = Callable[[], Awaitable[None]]
+#: Is called once a stream has begun, before it has anything to tell. May return a way to pass on messages without the
+#: generator, while that waits.
+Started: TypeAlias = "Callable[[], Awaitable[Offer | None]]"
 
 CHUNK_IDS = 500
 
@@ -66,7 +66,7 @@ class Follower:
         with self._hub.listen(execution_id) as wake:
             wake.clear()
             cursor = after
-            head = await self._first_head(execution_id, after, started)
+            head, _ = await self._first_head(execution_id, after, started)
             while True:
                 if head.revision > cursor:
                     state = await self._executions.encoded_at_head(execution_id, head, view)
@@ -83,14 +83,15 @@ class Follower:
     ) -> AsyncGenerator[bytes, None]:
         """Yield every change after revision `after`, exactly once and in order; first the state, if asked for.
 
-        Each is an `ExecutionChange` in protobuf encoding, as it is stored.
+        Each is an `ExecutionChange` in protobuf encoding, as it is stored. What `started` returns is offered changes
+        that come while this waits; those that it takes are not yielded.
         Ends after the terminal change, and raises as `states` does. A reader that has all changes when the execution
         is deleted gets that as a last change.
         """
         with self._hub.listen(execution_id) as wake:
             wake.clear()
             cursor = after
-            head = await self._first_head(execution_id, after, started)
+            head, offer = await self._first_head(execution_id, after, started)
             if from_snapshot and head.revision > cursor:
                 yield (await self._snapshot(execution_id, head)).SerializeToString()
                 cursor = head.revision
@@ -105,13 +106,15 @@ class Follower:
                         cursor = revision
                 if is_terminal(head.status.phase):
                     return
-                try:
-                    head = await self._next_head(execution_id, cursor, wake)
-                except NotFound:
+                cursor = await wake.wait_in_step(cursor, offer)
+                wake.clear()
+                next_head = await self._executions.head(execution_id)
+                if next_head is None:
                     deletion = await self._deletion(execution_id, cursor)
                     if deletion is not None:
                         yield deletion.SerializeToString()
-                    raise
+                    raise _deleted(execution_id)
+                head = next_head
 
     async def heads(
         self,
@@ -137,7 +140,7 @@ class Follower:
                         yield state
                 await wake.wait()
 
-    async def _first_head(self, execution_id: str, after: int, started: Started) -> ExecutionHead:
+    async def _first_head(self, execution_id: str, after: int, started: Started) -> tuple[ExecutionHead, Offer | None]:
         head = await self._executions.head(execution_id)
         if head is None:
             raise not_found("AGENT_EXECUTION", execution_id)
@@ -148,12 +151,12 @@ class Follower:
                 f" {head.revision}. Use at most that; 0 is from the beginning.",
                 metadata={"id": execution_id, "revision": str(head.revision)},
             )
-        await started()
+        offer = await started()
         # Read again: a state is put together from record and head as they are at one time, which is now.
         head = await self._executions.head(execution_id)
         if head is None:
             raise _deleted(execution_id)
-        return head
+        return head, offer
 
     async def _next_head(self, execution_id: str, cursor: int, wake: Wake) -> ExecutionHead:
         """Return the head once it has moved past the cursor. The flag was lowered before the head was read last."""

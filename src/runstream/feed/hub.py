@@ -1,7 +1,11 @@
-"""The hub: tells whoever waits that something was committed, and nothing of what it was.
+"""The hub: tells whoever waits that something was committed.
 
 A wake is a flag. However many commits happen while a reader is busy, one flag is up when it comes back, and the reader
 finds in the log what it missed. So nothing overflows, nothing is dropped, and a slow reader costs one flag.
+
+A reader that waits has passed on every change so far, and a thousand of them would all come back to read the same one.
+So a reader may leave an offer beside its flag, a way to pass on a message without it: the next change is given to that,
+and the reader waits on. One that is not the next, or is not taken, puts the flag up. Nothing is kept here for later.
 """
 
 from __future__ import annotations
@@ -15,7 +19,12 @@ from runstream.model.distribution import NUMBERS, Distribution
 from runstream.model.errors import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from runstream.v1.agent_execution_pb2 import ExecutionChange
+
+    #: Passes on a message this instant, or tells that it cannot; it does not raise.
+    Offer = Callable[[bytes], bool]
 
 #: The topic that every commit to any execution wakes.
 ANY_EXECUTION = "*"
@@ -33,6 +42,8 @@ class Wake:
         self._waiting: asyncio.Future[None] | None = None
         self._closed = False
         self._lag = lag
+        self._offer: Offer | None = None
+        self._cursor = 0
         #: How many commits have put the flag up since its reader came to read the last time.
         self.behind = 0
 
@@ -53,6 +64,28 @@ class Wake:
                 await self._waiting
             finally:
                 self._waiting = None
+
+    async def wait_in_step(self, cursor: int, offer: Offer | None) -> int:
+        """Return when the flag is up; until then, changes after revision `cursor` go to `offer`, each if it takes it.
+
+        Returns the revision of the last that it took, or `cursor`. The flag is up for all that came after that.
+        """
+        self._cursor, self._offer = cursor, offer
+        try:
+            await self.wait()
+        finally:
+            self._offer = None
+        return self._cursor
+
+    def give(self, revision: int, change: bytes) -> bool:
+        """Give a change to a reader that is in step, or put the flag up; for the hub. Tell whether it was taken."""
+        offer = self._offer
+        # Once the flag is up, the reader goes on from the log: what it finds there must not have been passed on.
+        if offer is None or self._up or revision != self._cursor + 1 or not offer(change):
+            self.raise_flag()
+            return False
+        self._cursor = revision
+        return True
 
     def raise_flag(self, *, closed: bool = False) -> None:
         """Put the flag up; for the hub."""
@@ -96,13 +129,28 @@ class Hub:
             if not readers and self._readers.get(topic) is readers:
                 del self._readers[topic]
 
-    def wake(self, topic: str) -> None:
-        """Put up the flag of everyone who listens to `topic`. Call it after the commit is on disk."""
+    def wake(self, topic: str, change: ExecutionChange | None = None) -> None:
+        """Put up the flag of everyone who listens to `topic`. Call it after the commit is on disk.
+
+        With `change`, which must be all that was committed to an execution, readers that are in step are given it
+        instead, in the next turn of the event loop, and the flags of the others go up then.
+        """
         readers = self._readers.get(topic)
-        if readers is not None:
-            self.wakes += len(readers)
+        if readers is None:
+            return
+        self.wakes += len(readers)
+        if change is None:
             for wake in readers:
                 wake.raise_flag()
+        else:
+            # Later, so that whoever made the change has the answer before all these have the change.
+            asyncio.get_running_loop().call_soon(self._give, list(readers), change)
+
+    def _give(self, readers: list[Wake], change: ExecutionChange) -> None:
+        revision, encoded = change.revision, change.SerializeToString()
+        taken = sum([wake.give(revision, encoded) for wake in readers])
+        # They were as far behind as everybody is who is told of a commit.
+        self.lag.note(1, taken)
 
     @property
     def listeners(self) -> int:

@@ -26,7 +26,7 @@ class Distribution:
         self.counts = [0] * (len(self.bounds) + 1)
         self.sum: float = 0
 
-    def note(self, value: float) -> None:
-        """Count one value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.sum += value
+    def note(self, value: float, times: int = 1) -> None:
+        """Count a value, once or as many times."""
+        self.counts[bisect_left(self.bounds, value)] += times
+        self.sum += value * times

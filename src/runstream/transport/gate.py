@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from google.protobuf.message import DecodeError
@@ -21,10 +22,13 @@ from runstream.transport.admission import Admission, CallLimits
 from runstream.transport.passage import Passage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncGenerator, Callable, Mapping
 
     from google.protobuf.message import Message
 
+    from runstream.feed.follow import Started
+    from runstream.feed.hub import Offer
+    from runstream.transport.call_counts import CallCounts
     from runstream.transport.methods import Method
 
 _LONGEST_REQUEST_ID = 128
@@ -85,9 +89,17 @@ class Gate:
         method: Method,
         payload: bytes,
         caller: Caller,
-        started: Callable[[], Awaitable[None]],
+        started: Started,
     ) -> AsyncGenerator[Message | bytes, None]:
-        """Serve a call with a stream of answers. Raises errors of our tree only."""
+        """Serve a call with a stream of answers. Raises errors of our tree only.
+
+        `started` may return a way out for answers that come while the stream waits; see `Follower.changes`.
+        """
+
+        async def begun() -> Offer | None:
+            offer = await started()
+            return None if offer is None else partial(_offer_counted, method.counts, offer)
+
         with Passage(method, payload, caller, verbose=self._verbose):
             if self._draining:
                 await self._refuse()
@@ -97,7 +109,7 @@ class Gate:
                 request = parse(method, payload)
                 validate(request)
                 # Closed at once when the client goes away, so that nobody is woken for it any more.
-                async with aclosing(method.stream(request, started)) as answers:
+                async with aclosing(method.stream(request, begun)) as answers:
                     async for answer in answers:
                         method.counts.messages += 1
                         yield answer
@@ -115,6 +127,14 @@ class Gate:
         self.held += 1
         await self._refusing.wait()
         raise Unavailable("SHUTTING_DOWN", "The server is shutting down. Try again shortly.")
+
+
+def _offer_counted(counts: CallCounts, offer: Offer, answer: bytes) -> bool:
+    taken = offer(answer)
+    if taken:
+        counts.messages += 1
+        counts.bytes_out += len(answer)
+    return taken
 
 
 def parse(method: Method, payload: bytes) -> Message:

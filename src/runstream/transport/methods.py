@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
     from google.protobuf.message import Message
 
+    from runstream.feed.follow import Started
     from runstream.pipeline.context import Caller
 
 SERVICE_FILES = (
@@ -51,7 +52,7 @@ class Method:
     #: A command validates its own request, as its first step.
     command: Callable[[Any, Caller], Awaitable[Message]] | None = None
     query: Callable[[Any], Awaitable[Message]] | None = None
-    stream: Callable[[Any, Callable[[], Awaitable[None]]], AsyncGenerator[Message | bytes, None]] | None = None
+    stream: Callable[[Any, Started], AsyncGenerator[Message | bytes, None]] | None = None
     counts: CallCounts = field(default_factory=CallCounts, compare=False, repr=False)
 
     @property

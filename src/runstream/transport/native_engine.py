@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from runstream.feed.hub import Offer
     from runstream.pipeline.context import Caller
     from runstream.transport.engine import Wire
     from runstream.transport.gate import Gate
@@ -197,10 +198,12 @@ class NativeEngine:
             raise ResourceExhausted("MESSAGE_TOO_LARGE", told)
 
     async def _stream(self, call_id: int, method: Method, payload: bytes, caller: Caller) -> None:
-        async def started() -> None:
-            self._front.stream_send_initial_metadata(call_id, ())
-
         outlet = Outlet(self._front.stream_try_send, call_id)
+
+        async def started() -> Offer:
+            self._front.stream_send_initial_metadata(call_id, ())
+            return outlet.send_now
+
         async with aclosing(self._gate.stream(method, payload, caller, started)) as answers:
             async for answer in answers:
                 if not await outlet.send(method.encode(answer)):

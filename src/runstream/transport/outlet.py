@@ -42,6 +42,10 @@ class Outlet:
         self._sent = 0
         self._turns = _LEAST_TURNS
 
+    def send_now(self, message: bytes) -> bool:
+        """Send a message if there is room for it this instant; tell whether it is on its way."""
+        return bool(self._offer(self._call_id, message) == STREAM_SENT)
+
     async def send(self, message: bytes) -> bool:
         """Send a message; return when it is on its way, or False when the client has gone."""
         self._sent += 1

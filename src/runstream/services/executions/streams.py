@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from runstream.services.executions.queries import matches, query_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator
 
+    from runstream.feed.follow import Started
     from runstream.services.wiring import Wiring
     from runstream.v1.agent_execution_pb2 import AgentExecution
     from runstream.v1.agent_execution_service_pb2 import (
@@ -25,23 +26,17 @@ class AgentExecutionStreams:
     def __init__(self, wiring: Wiring) -> None:
         self._follower = wiring.follower
 
-    def subscribe(
-        self, request: SubscribeAgentExecutionRequest, started: Callable[[], Awaitable[None]]
-    ) -> AsyncGenerator[bytes, None]:
+    def subscribe(self, request: SubscribeAgentExecutionRequest, started: Started) -> AsyncGenerator[bytes, None]:
         """Yield the state now, unless the caller has it, then newer states; end after the terminal one."""
         return self._follower.states(request.value, request.after_revision, request.view, started)
 
-    def watch(
-        self, request: WatchAgentExecutionRequest, started: Callable[[], Awaitable[None]]
-    ) -> AsyncGenerator[bytes, None]:
+    def watch(self, request: WatchAgentExecutionRequest, started: Started) -> AsyncGenerator[bytes, None]:
         """Yield every change after the cursor, exactly once and in order; end after the terminal one."""
         return self._follower.changes(
             request.execution_id, request.after_revision, from_snapshot=request.from_snapshot, started=started
         )
 
-    def watch_list(
-        self, request: ListAgentExecutionsRequest, started: Callable[[], Awaitable[None]]
-    ) -> AsyncGenerator[AgentExecution, None]:
+    def watch_list(self, request: ListAgentExecutionsRequest, started: Started) -> AsyncGenerator[AgentExecution, None]:
         """Yield the newest head of every matching execution as it changes; never end."""
         query = query_of(request)
         return self._follower.heads(query, partial(matches, query), started)
