@@ -182,6 +182,25 @@ async def test_who_does_not_wait_is_given_nothing() -> None:
         assert taken == []
 
 
+async def test_a_crowd_is_given_a_change_bit_by_bit() -> None:
+    """Others have their turns between, and the next change comes to nobody before this one."""
+    hub, crowd = Hub(), [list[bytes]() for _ in range(1_000)]
+    with ExitStack() as stack:
+        wakes = [stack.enter_context(hub.listen("one")) for _ in crowd]
+        in_step = [wake.wait_in_step(4, _into(taken)) for wake, taken in zip(wakes, crowd, strict=True)]
+        waiting = [asyncio.create_task(waits) for waits in in_step]
+        await asyncio.sleep(0)
+        hub.wake("one", _change(5))
+        await asyncio.sleep(0)
+        assert 0 < sum(map(bool, crowd)) < len(crowd)
+        hub.wake("one", _change(6))
+        for _ in range(len(crowd)):
+            await asyncio.sleep(0)
+        assert crowd == [[_change(5).SerializeToString(), _change(6).SerializeToString()]] * len(crowd)
+        hub.wake("one")
+        assert await asyncio.gather(*waiting) == [6] * len(crowd)
+
+
 async def test_closing_ends_those_who_wait_in_step() -> None:
     """They are given nothing more, and told to come back later."""
     hub, taken = Hub(), list[bytes]()
