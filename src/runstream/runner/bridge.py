@@ -27,7 +27,7 @@ class Bridge:
         """
         self._loop = loop
         self._waiting: set[concurrent.futures.Future[Any]] = set()
-        self._stopped = threading.Event()
+        self._stopped = False
         self._above = above
         self._below: weakref.WeakSet[Bridge] = weakref.WeakSet()
         if above is not None:
@@ -42,14 +42,14 @@ class Bridge:
         Raises `asyncio.CancelledError` once the agent has been stopped.
         """
         loop = self._loop
-        if self._stopped.is_set() or loop is None or _runs_here(loop):
+        if self._stopped or loop is None or _runs_here(loop):
             work.close()
-            if self._stopped.is_set():
+            if self._stopped:
                 raise asyncio.CancelledError
             raise RuntimeError("wait is for plain functions in their thread; here, await")
         future = asyncio.run_coroutine_threadsafe(work, loop)
         self._waiting.add(future)
-        if self._stopped.is_set():  # meanwhile
+        if self._stopped:  # meanwhile
             future.cancel()
         try:
             return future.result()
@@ -68,7 +68,7 @@ class Bridge:
 
     def stop(self) -> None:
         """End every `wait`, now and from now on: the runner has stopped the agent."""
-        self._stopped.set()
+        self._stopped = True
         for future in tuple(self._waiting):
             future.cancel()
         for bridge in tuple(self._below):
@@ -84,7 +84,7 @@ class Bridge:
     def lead_to(self, bridge: Bridge) -> None:
         """Have a bridge of a part of the work stop with this one."""
         self._below.add(bridge)
-        if self._stopped.is_set():
+        if self._stopped:
             bridge.stop()
 
     def begin_thread(self) -> None:

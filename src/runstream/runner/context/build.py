@@ -112,7 +112,7 @@ def _of_assignment(assignment: Assignment) -> dict[str, Any]:
         "correlation_id": asked.correlation_id,
         "traceparent": asked.traceparent,
         "baggage": dict(asked.baggage),
-        "attributes": MessageToDict(asked.attributes),
+        "attributes": MessageToDict(asked.attributes) if asked.HasField("attributes") else {},
     }
 
 
