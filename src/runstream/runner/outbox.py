@@ -69,6 +69,7 @@ class Outbox:
         self._sequence = 0
         self._queue: deque[_Parcel] = deque()
         self._batch: Batch | None = None
+        self._ripening: asyncio.TimerHandle | None = None
         self._unsent = 0
         self._added = 0
         self._done = 0
@@ -92,7 +93,7 @@ class Outbox:
         batch = self._batch
         if batch is None:
             batch = self._batch = Batch(loop.time())
-            loop.call_later(FLUSH_SECONDS, self._ripen, batch)
+            self._ripening = loop.call_later(FLUSH_SECONDS, self._ripen, batch)
         self._unsent += batch.add(message)
         if batch.bytes >= FLUSH_BYTES or loop.time() - batch.opened >= FLUSH_SECONDS:
             self._ripen(batch)
@@ -157,7 +158,8 @@ class Outbox:
     def close(self) -> None:
         """Send nothing more. Whoever waits gets `ReportClosed`."""
         self._closed = True
-        self._batch = None
+        self._take_batch()
+        self._send = _nothing_more  # who sends holds this outbox in turn: both are to go with the run
         for parcel in self._queue:
             _answer(parcel, ReportClosed())
         self._queue.clear()
@@ -175,9 +177,7 @@ class Outbox:
                 await self._deliver(parcel)
 
     async def _recorded(self, delta: AgentExecutionStatus, *, gather: bool) -> Receipt:
-        if gather and self._batch is not None:
-            batch, self._batch = self._batch, None
-            self._unsent -= batch.bytes
+        if gather and (batch := self._take_batch()) is not None:
             delta.MergeFrom(batch.delta())
         self._seal()
         receipt: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
@@ -199,10 +199,18 @@ class Outbox:
 
     def _seal(self) -> None:
         """Put an end to gathering: what comes now comes after it."""
-        if self._batch is not None:
-            batch, self._batch = self._batch, None
-            self._unsent -= batch.bytes
+        if (batch := self._take_batch()) is not None:
             self._enqueue(_Parcel(batch.delta(), (), batch.bytes))
+
+    def _take_batch(self) -> Batch | None:
+        """Return the text that is being gathered, if there is any; it is the caller's now."""
+        batch, self._batch = self._batch, None
+        if batch is not None:
+            self._unsent -= batch.bytes
+            if self._ripening is not None:
+                self._ripening.cancel()
+                self._ripening = None
+        return batch
 
     def _enqueue(self, parcel: _Parcel) -> None:
         self._unsent += parcel.bytes
@@ -248,14 +256,16 @@ class Outbox:
 
     def _drop(self, refusal: Refusal) -> None:
         """Send nothing of what waits to be sent."""
-        if self._batch is not None:
-            batch, self._batch = self._batch, None
-            self._unsent -= batch.bytes
+        self._take_batch()
         for parcel in self._queue:
             self._unsent -= parcel.bytes
             self._done += 1
             _answer(parcel, _told(refusal))
         self._queue.clear()
+
+
+async def _nothing_more(_: AgentExecutionStatus, __: int, ___: Sequence[str]) -> AgentExecution:
+    raise ReportClosed
 
 
 def _told(refusal: Refusal) -> ReportRefused:
