@@ -126,7 +126,8 @@ def _of_session(session: Session) -> dict[str, Any]:
 
 def _checked(given: dict[str, Any]) -> dict[str, Any]:
     """Check and complete what was given; every field that is wrong is told."""
-    if unknown := sorted(given.keys() - Given.__annotations__.keys()):
+    if not given.keys() <= _KNOWN:
+        unknown = sorted(given.keys() - _KNOWN)
         raise TypeError(f"a context has no {', '.join(unknown)}; it has {', '.join(Given.__annotations__)}")
     violations = Violations()
     texts = {name: _text(violations, name, given.get(name)) for name in _TEXTS}
@@ -141,6 +142,7 @@ def _checked(given: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
+_KNOWN: Final = Given.__annotations__.keys()
 _TEXTS: Final = (
     *("org", "user", "session", "execution", "root_execution", "parent_execution", "parent_call", "agent"),
     *("correlation_id", "traceparent"),
@@ -206,15 +208,16 @@ def _place(violations: Violations, values: dict[str, Any], given: dict[str, Any]
 
 def _limits(violations: Violations, given: dict[str, Any]) -> dict[str, Any]:
     seconds, budget, tools = given.get("max_duration"), given.get("budget"), given.get("allowed_tools")
+    language, attributes = given.get("language"), given.get("attributes")
     deadline = None if seconds is None else time.monotonic() + checks.check_duration(violations, seconds)
     thoroughness = given.get("thoroughness") or Thoroughness.MEDIUM
     return {
         "deadline": deadline,
         "budget": Budget() if budget is None else checks.check_budget(violations, budget),
         "thoroughness": checks.check_thoroughness(violations, thoroughness),
-        "language": checks.check_language(violations, given.get("language") or DEFAULT_LANGUAGE),
+        "language": checks.check_language(violations, language) if language else DEFAULT_LANGUAGE,
         "allowed_tools": None if tools is None else checks.check_tools(violations, tools),
-        "attributes": checks.check_attributes(violations, given.get("attributes") or {}),
+        "attributes": checks.check_attributes(violations, attributes) if attributes else {},
     }
 
 
