@@ -57,6 +57,7 @@ class _Parcel:
     replace: Sequence[str]
     bytes: int
     receipt: asyncio.Future[Receipt] | None = None
+    last: bool = False
 
 
 class Outbox:
@@ -117,8 +118,8 @@ class Outbox:
     async def finish(self, delta: AgentExecutionStatus) -> None:
         """Record the last delta, with the text that is being gathered. Nothing more is taken in from now on.
 
-        Raises `ReportClosed`, and `ReportRefused` when the server does not take it, or has not taken what was reported
-        before it; it may then be finished otherwise.
+        The outbox is closed once the server has taken it. Raises `ReportClosed`, and `ReportRefused` when the server
+        does not take it, or has not taken what was reported before it; it may then be finished otherwise.
         """
         if not self._finished:
             self._finished, last = True, self._added
@@ -129,7 +130,7 @@ class Outbox:
             raise ReportClosed
         if refused is not None:
             raise _told(refused)
-        await self._recorded(delta, gather=True)
+        await self._recorded(delta, gather=True, last=True)
 
     def post(self, delta: AgentExecutionStatus, replace: Sequence[str] = ()) -> None:
         """Add a delta of its own without waiting for anything; nothing happens when nothing more is taken in."""
@@ -176,12 +177,12 @@ class Outbox:
             else:
                 await self._deliver(parcel)
 
-    async def _recorded(self, delta: AgentExecutionStatus, *, gather: bool) -> Receipt:
+    async def _recorded(self, delta: AgentExecutionStatus, *, gather: bool, last: bool = False) -> Receipt:
         if gather and (batch := self._take_batch()) is not None:
             delta.MergeFrom(batch.delta())
         self._seal()
         receipt: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        self._enqueue(_Parcel(delta, (), delta.ByteSize(), receipt))
+        self._enqueue(_Parcel(delta, (), delta.ByteSize(), receipt, last))
         return await receipt
 
     def _check(self) -> None:
@@ -237,6 +238,8 @@ class Outbox:
         else:
             self._revision = max(before, answer.metadata.revision)
             _answer(parcel, Receipt(before, answer))
+            if parcel.last:
+                self.close()
         finally:
             self._unsent -= parcel.bytes
             self._done += 1

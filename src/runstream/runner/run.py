@@ -113,8 +113,9 @@ class Run:
                 timer.cancel()
             self._abandon(self._agent)
             self._outbox.close()
-            sending.cancel()
-            await asyncio.gather(sending, return_exceptions=True)
+            if not sending.done():
+                sending.cancel()
+                await asyncio.gather(sending, return_exceptions=True)
             self._let_go(self._agent)
 
     def _let_go(self, agent: asyncio.Task[None]) -> None:

@@ -130,9 +130,9 @@ def _checked(given: dict[str, Any]) -> dict[str, Any]:
         unknown = sorted(given.keys() - _KNOWN)
         raise TypeError(f"a context has no {', '.join(unknown)}; it has {', '.join(Given.__annotations__)}")
     violations = Violations()
-    texts = {name: _text(violations, name, given.get(name)) for name in _TEXTS}
-    values: dict[str, Any] = {name: text or "" for name, text in texts.items()}
-    values |= {name: texts[name] or None for name in ("session", "parent_execution", "parent_call")}
+    values: dict[str, Any] = {name: _text(violations, name, given.get(name)) for name in _TEXTS}
+    for name in ("session", "parent_execution", "parent_call"):
+        values[name] = values[name] or None
     values |= _session(violations, values["session"], given.get("stateless"))
     _check_ids(violations, values)
     values |= _place(violations, values, given)
@@ -149,13 +149,13 @@ _TEXTS: Final = (
 )
 
 
-def _text(violations: Violations, name: str, given: object) -> str | None:
+def _text(violations: Violations, name: str, given: object) -> str:
     if given is None:
-        return None
+        return ""
     if not isinstance(given, str):
         violations.add(name, f"must be a text, not {given!r}")
-        return None
-    if clean(given) != given:
+        return ""
+    if not given.isascii() and clean(given) != given:
         violations.add(name, f"must be text that UTF-8 can write, not {given!r}")
     if len(given) > _LONGEST_ID:
         violations.add(name, f"must have at most {_LONGEST_ID} characters, not {len(given)}")
