@@ -1,4 +1,4 @@
-"""Garbage: a run leaves none, and a runner's process looks through no more than it must."""
+"""Garbage: a run that ends well leaves none, and a runner's process looks through no more than it must."""
 
 from __future__ import annotations
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: How many more objects than were freed have come, at least, before the young ones are looked through. A run leaves
-#: none behind; those of many runs that have just begun are many, and none of them is garbage.
+#: How many more objects than were freed have come, at least, before the young ones are looked through. Runs
+#: leave few cycles; what many of them have made when they have just begun is much, and no garbage.
 _COLLECT_AFTER: Final = 10_000
 
 
