@@ -69,7 +69,7 @@ async def invoke(function: AgentFunction, invocation: Invocation) -> None:
 
 
 async def _invoke(function: AgentFunction, invocation: Invocation) -> None:
-    if _is(inspect.isasyncgenfunction, function) or _is(inspect.iscoroutinefunction, function):
+    if _is(inspect.iscoroutinefunction, function) or _is(inspect.isasyncgenfunction, function):
         result = function(invocation)
     else:
         result = await invocation.in_thread(_plain, function, invocation)

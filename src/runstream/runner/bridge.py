@@ -27,7 +27,7 @@ class Bridge:
         """
         self._loop = loop
         self._waiting: set[concurrent.futures.Future[Any]] = set()
-        self._stopped = threading.Event()
+        self._stopped = False
         self._above = above
         self._below: weakref.WeakSet[Bridge] = weakref.WeakSet()
         if above is not None:
@@ -42,14 +42,14 @@ class Bridge:
         Raises `asyncio.CancelledError` once the agent has been stopped.
         """
         loop = self._loop
-        if self._stopped.is_set() or loop is None or _runs_here(loop):
+        if self._has_stopped() or loop is None or _runs_here(loop):
             work.close()
-            if self._stopped.is_set():
+            if self._has_stopped():
                 raise asyncio.CancelledError
             raise RuntimeError("wait is for plain functions in their thread; here, await")
         future = asyncio.run_coroutine_threadsafe(work, loop)
         self._waiting.add(future)
-        if self._stopped.is_set():  # meanwhile
+        if self._has_stopped():  # meanwhile
             future.cancel()
         try:
             return future.result()
@@ -68,11 +68,12 @@ class Bridge:
 
     def stop(self) -> None:
         """End every `wait`, now and from now on: the runner has stopped the agent."""
-        self._stopped.set()
+        self._stopped = True
         for future in tuple(self._waiting):
             future.cancel()
-        for bridge in tuple(self._below):
-            bridge.stop()
+        if self._below:
+            for bridge in tuple(self._below):
+                bridge.stop()
 
     def when_left(self, call: Callable[[], None]) -> None:
         """Call something once no thread is at work: at once, or on the loop when the last one has ended."""
@@ -84,7 +85,7 @@ class Bridge:
     def lead_to(self, bridge: Bridge) -> None:
         """Have a bridge of a part of the work stop with this one."""
         self._below.add(bridge)
-        if self._stopped.is_set():
+        if self._stopped:
             bridge.stop()
 
     def begin_thread(self) -> None:
@@ -137,6 +138,10 @@ class Bridge:
         self.begin_thread()
         threading.Thread(target=run, name="runstream-agent", daemon=True).start()
         return await future
+
+    def _has_stopped(self) -> bool:
+        """Tell whether the agent was stopped; it may be at any time, on another thread than the one that asks."""
+        return self._stopped
 
 
 def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:

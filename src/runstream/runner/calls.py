@@ -77,7 +77,7 @@ async def until_answered(
 
     Raises `Refusal` when the server refuses it for good.
     """
-    backoff = Backoff()
+    backoff: Backoff | None = None
     while True:
         try:
             return await method(request, timeout=CALL_SECONDS, metadata=metadata)
@@ -87,6 +87,7 @@ async def until_answered(
                 raise refused from error
             _LOG.debug("a call is sent again: %s: %s", error.code().name, error.details())
             asked = retry_after(error)
+        backoff = backoff or Backoff()
         await asyncio.sleep(asked + backoff.next())
 
 

@@ -35,6 +35,8 @@ def spent_before(assignment: Assignment) -> Ledger:
     execution = assignment.execution
     ledger = Ledger(Budget.from_wire(execution.spec.context.budget))
     usage, calls = execution.status.usage, execution.status.tool_calls
+    if not usage and not calls:
+        return ledger
     spent = {
         "model_calls": len(usage),
         "tool_calls": sum(was_run(call) for call in calls),

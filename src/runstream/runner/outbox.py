@@ -57,6 +57,7 @@ class _Parcel:
     replace: Sequence[str]
     bytes: int
     receipt: asyncio.Future[Receipt] | None = None
+    last: bool = False
 
 
 class Outbox:
@@ -69,6 +70,7 @@ class Outbox:
         self._sequence = 0
         self._queue: deque[_Parcel] = deque()
         self._batch: Batch | None = None
+        self._ripening: asyncio.TimerHandle | None = None
         self._unsent = 0
         self._added = 0
         self._done = 0
@@ -92,7 +94,7 @@ class Outbox:
         batch = self._batch
         if batch is None:
             batch = self._batch = Batch(loop.time())
-            loop.call_later(FLUSH_SECONDS, self._ripen, batch)
+            self._ripening = loop.call_later(FLUSH_SECONDS, self._ripen, batch)
         self._unsent += batch.add(message)
         if batch.bytes >= FLUSH_BYTES or loop.time() - batch.opened >= FLUSH_SECONDS:
             self._ripen(batch)
@@ -116,8 +118,8 @@ class Outbox:
     async def finish(self, delta: AgentExecutionStatus) -> None:
         """Record the last delta, with the text that is being gathered. Nothing more is taken in from now on.
 
-        Raises `ReportClosed`, and `ReportRefused` when the server does not take it, or has not taken what was reported
-        before it; it may then be finished otherwise.
+        The outbox is closed once the server has taken it. Raises `ReportClosed`, and `ReportRefused` when the server
+        does not take it, or has not taken what was reported before it; it may then be finished otherwise.
         """
         if not self._finished:
             self._finished, last = True, self._added
@@ -128,7 +130,7 @@ class Outbox:
             raise ReportClosed
         if refused is not None:
             raise _told(refused)
-        await self._recorded(delta, gather=True)
+        await self._recorded(delta, gather=True, last=True)
 
     def post(self, delta: AgentExecutionStatus, replace: Sequence[str] = ()) -> None:
         """Add a delta of its own without waiting for anything; nothing happens when nothing more is taken in."""
@@ -157,7 +159,8 @@ class Outbox:
     def close(self) -> None:
         """Send nothing more. Whoever waits gets `ReportClosed`."""
         self._closed = True
-        self._batch = None
+        self._take_batch()
+        self._send = _nothing_more  # who sends holds this outbox in turn: both are to go with the run
         for parcel in self._queue:
             _answer(parcel, ReportClosed())
         self._queue.clear()
@@ -174,14 +177,12 @@ class Outbox:
             else:
                 await self._deliver(parcel)
 
-    async def _recorded(self, delta: AgentExecutionStatus, *, gather: bool) -> Receipt:
-        if gather and self._batch is not None:
-            batch, self._batch = self._batch, None
-            self._unsent -= batch.bytes
+    async def _recorded(self, delta: AgentExecutionStatus, *, gather: bool, last: bool = False) -> Receipt:
+        if gather and (batch := self._take_batch()) is not None:
             delta.MergeFrom(batch.delta())
         self._seal()
         receipt: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        self._enqueue(_Parcel(delta, (), delta.ByteSize(), receipt))
+        self._enqueue(_Parcel(delta, (), delta.ByteSize(), receipt, last))
         return await receipt
 
     def _check(self) -> None:
@@ -199,10 +200,18 @@ class Outbox:
 
     def _seal(self) -> None:
         """Put an end to gathering: what comes now comes after it."""
-        if self._batch is not None:
-            batch, self._batch = self._batch, None
-            self._unsent -= batch.bytes
+        if (batch := self._take_batch()) is not None:
             self._enqueue(_Parcel(batch.delta(), (), batch.bytes))
+
+    def _take_batch(self) -> Batch | None:
+        """Return the text that is being gathered, if there is any; it is the caller's now."""
+        batch, self._batch = self._batch, None
+        if batch is not None:
+            self._unsent -= batch.bytes
+            if self._ripening is not None:
+                self._ripening.cancel()
+                self._ripening = None
+        return batch
 
     def _enqueue(self, parcel: _Parcel) -> None:
         self._unsent += parcel.bytes
@@ -229,6 +238,8 @@ class Outbox:
         else:
             self._revision = max(before, answer.metadata.revision)
             _answer(parcel, Receipt(before, answer))
+            if parcel.last:
+                self.close()
         finally:
             self._unsent -= parcel.bytes
             self._done += 1
@@ -248,14 +259,16 @@ class Outbox:
 
     def _drop(self, refusal: Refusal) -> None:
         """Send nothing of what waits to be sent."""
-        if self._batch is not None:
-            batch, self._batch = self._batch, None
-            self._unsent -= batch.bytes
+        self._take_batch()
         for parcel in self._queue:
             self._unsent -= parcel.bytes
             self._done += 1
             _answer(parcel, _told(refusal))
         self._queue.clear()
+
+
+async def _nothing_more(_: AgentExecutionStatus, __: int, ___: Sequence[str]) -> AgentExecution:
+    raise ReportClosed
 
 
 def _told(refusal: Refusal) -> ReportRefused:

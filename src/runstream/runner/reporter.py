@@ -253,8 +253,8 @@ class Reporter:
         return call
 
 
-def bind(report: Reporter, context: ExecutionContext) -> None:
-    """Have a reporter report on what is done in a context."""
+def bind(report: Reporter, context: ExecutionContext | None) -> None:
+    """Have a reporter report on what is done in a context; in none when the run is over, for it takes nothing more."""
     report._context = context  # noqa: SLF001  # of a reporter, for its context
 
 

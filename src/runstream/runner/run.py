@@ -26,8 +26,8 @@ from runstream.runner.mailbox import Mailbox
 from runstream.runner.outbox import Outbox
 from runstream.runner.record import Record
 from runstream.runner.refusals import Refusal
-from runstream.runner.reporter import Reporter
-from runstream.runner.tracing import spanned
+from runstream.runner.reporter import Reporter, bind
+from runstream.runner.tracing import in_spans
 from runstream.v1 import runner_pb2
 from runstream.v1.agent_execution_pb2 import EXECUTION_FAILED, AgentExecutionStatus
 from runstream.v1.agent_execution_service_pb2 import AgentExecutionUpdateStatusInput
@@ -113,14 +113,19 @@ class Run:
                 timer.cancel()
             self._abandon(self._agent)
             self._outbox.close()
-            sending.cancel()
-            await asyncio.gather(sending, return_exceptions=True)
-            self._forget_secrets(self._agent)
+            if not sending.done():
+                sending.cancel()
+                await asyncio.gather(sending, return_exceptions=True)
+            self._let_go(self._agent)
 
-    def _forget_secrets(self, agent: asyncio.Task[None]) -> None:
-        """Give out no secret any more; blank them until nobody is left who has one: a thread, a task that goes on."""
+    def _let_go(self, agent: asyncio.Task[None]) -> None:
+        """Give out no secret any more; blank them until nobody is left who has one: a thread, a task that goes on.
+
+        What the run is made of holds each other no more, so that it goes at once, and not when garbage is collected.
+        """
         self._secrets.forget()
         self._env.clear()
+        bind(self._context.report, None)
         agent.add_done_callback(lambda _: self._bridge.when_left(self._secrets.release))
 
     async def _work(self) -> None:
@@ -129,11 +134,7 @@ class Run:
         name = assignment.agent.metadata.slug
         if assignment.execution.status.sub_agent_executions:
             await Count(self._desk, self._executions, self._context.ledger).take_earlier(assignment.execution)
-        with (
-            spanned("execution", name, self._context) as of_execution,
-            spanned("invoke_agent", name, of_execution) as context,
-            entered(context),
-        ):
+        with in_spans(name, self._context) as context, entered(context):
             message, resumed = assignment.execution.spec.message, assignment.resume_from
             history = assignment.history
             invocation = Invocation(self._setting, context, message, history=history, resumed=resumed)

@@ -20,6 +20,7 @@ from runstream.runner.calls import look_for, open_channel, until_answered
 from runstream.runner.context.secrets import secrets_kept_out_of_logs
 from runstream.runner.errors import AgentFailure
 from runstream.runner.executions import Executions
+from runstream.runner.garbage import sparing_the_collector
 from runstream.runner.held import Held
 from runstream.runner.link import Identity, Link
 from runstream.runner.registration import register
@@ -93,7 +94,8 @@ class Runner:
         """
         loop = uvloop.new_event_loop()
         try:
-            _drive(loop, self._run())
+            with sparing_the_collector():
+                _drive(loop, self._run())
         finally:
             _close(loop)
 

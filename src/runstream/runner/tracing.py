@@ -52,6 +52,19 @@ def spanned(
     finish(span)
 
 
+@contextmanager
+def in_spans(agent: str, context: ExecutionContext) -> Iterator[ExecutionContext]:
+    """Do what is done in the block in the span of an execution, and in that of its agent within it."""
+    if not is_traced():
+        yield context
+        return
+    with (
+        spanned("execution", agent, context) as of_execution,
+        spanned("invoke_agent", agent, of_execution) as within,
+    ):
+        yield within
+
+
 def is_traced() -> bool:
     """Tell whether anybody has set up OpenTelemetry; without, spans are not even begun."""
     return not (isinstance(_TRACER, trace.ProxyTracer) and isinstance(get_tracer_provider(), ProxyTracerProvider))

@@ -41,8 +41,7 @@ class Budget:
 
     def limits(self) -> dict[str, int]:
         """Return the limits that are set, by name."""
-        found = ((name, getattr(self, name)) for name in _NAMES)
-        return {name: limit for name, limit in found if limit is not None}
+        return {name: limit for name in _NAMES if (limit := getattr(self, name)) is not None}
 
     def to_wire(self) -> ExecutionBudget:
         """Return the budget as the API writes it."""

@@ -112,7 +112,7 @@ def _of_assignment(assignment: Assignment) -> dict[str, Any]:
         "correlation_id": asked.correlation_id,
         "traceparent": asked.traceparent,
         "baggage": dict(asked.baggage),
-        "attributes": MessageToDict(asked.attributes),
+        "attributes": MessageToDict(asked.attributes) if asked.HasField("attributes") else {},
     }
 
 
@@ -126,12 +126,13 @@ def _of_session(session: Session) -> dict[str, Any]:
 
 def _checked(given: dict[str, Any]) -> dict[str, Any]:
     """Check and complete what was given; every field that is wrong is told."""
-    if unknown := sorted(given.keys() - Given.__annotations__.keys()):
+    if not given.keys() <= _KNOWN:
+        unknown = sorted(given.keys() - _KNOWN)
         raise TypeError(f"a context has no {', '.join(unknown)}; it has {', '.join(Given.__annotations__)}")
     violations = Violations()
-    texts = {name: _text(violations, name, given.get(name)) for name in _TEXTS}
-    values: dict[str, Any] = {name: text or "" for name, text in texts.items()}
-    values |= {name: texts[name] or None for name in ("session", "parent_execution", "parent_call")}
+    values: dict[str, Any] = {name: _text(violations, name, given.get(name)) for name in _TEXTS}
+    for name in ("session", "parent_execution", "parent_call"):
+        values[name] = values[name] or None
     values |= _session(violations, values["session"], given.get("stateless"))
     _check_ids(violations, values)
     values |= _place(violations, values, given)
@@ -141,19 +142,20 @@ def _checked(given: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
+_KNOWN: Final = Given.__annotations__.keys()
 _TEXTS: Final = (
     *("org", "user", "session", "execution", "root_execution", "parent_execution", "parent_call", "agent"),
     *("correlation_id", "traceparent"),
 )
 
 
-def _text(violations: Violations, name: str, given: object) -> str | None:
+def _text(violations: Violations, name: str, given: object) -> str:
     if given is None:
-        return None
+        return ""
     if not isinstance(given, str):
         violations.add(name, f"must be a text, not {given!r}")
-        return None
-    if clean(given) != given:
+        return ""
+    if not given.isascii() and clean(given) != given:
         violations.add(name, f"must be text that UTF-8 can write, not {given!r}")
     if len(given) > _LONGEST_ID:
         violations.add(name, f"must have at most {_LONGEST_ID} characters, not {len(given)}")
@@ -206,15 +208,16 @@ def _place(violations: Violations, values: dict[str, Any], given: dict[str, Any]
 
 def _limits(violations: Violations, given: dict[str, Any]) -> dict[str, Any]:
     seconds, budget, tools = given.get("max_duration"), given.get("budget"), given.get("allowed_tools")
+    language, attributes = given.get("language"), given.get("attributes")
     deadline = None if seconds is None else time.monotonic() + checks.check_duration(violations, seconds)
     thoroughness = given.get("thoroughness") or Thoroughness.MEDIUM
     return {
         "deadline": deadline,
         "budget": Budget() if budget is None else checks.check_budget(violations, budget),
         "thoroughness": checks.check_thoroughness(violations, thoroughness),
-        "language": checks.check_language(violations, given.get("language") or DEFAULT_LANGUAGE),
+        "language": checks.check_language(violations, language) if language else DEFAULT_LANGUAGE,
         "allowed_tools": None if tools is None else checks.check_tools(violations, tools),
-        "attributes": checks.check_attributes(violations, given.get("attributes") or {}),
+        "attributes": checks.check_attributes(violations, attributes) if attributes else {},
     }
 
 

@@ -34,8 +34,9 @@ class Secrets:
         forms = {form for name in hidden for form in _forms(variables[name])}
         # The longest first: one may be a part of another.
         self._hidden = sorted(forms, key=len, reverse=True)
-        with _LOCK:
-            _LIVE.update(self._hidden)
+        if self._hidden:
+            with _LOCK:
+                _LIVE.update(self._hidden)
 
     def __repr__(self) -> str:
         return f"Secrets({', '.join(sorted(self._variables or ()))})"
@@ -64,6 +65,8 @@ class Secrets:
     def release(self) -> None:
         """Forget every value: whoever had one is gone, too."""
         self.forget()
+        if not self._hidden:
+            return
         with _LOCK:
             _LIVE.subtract(self._hidden)
             for secret in self._hidden:
