@@ -36,6 +36,12 @@ def to_timestamp(time: datetime) -> Timestamp:
     return Timestamp(seconds=seconds, nanos=micros * 1_000)
 
 
+def from_millis(millis: int) -> Timestamp:
+    """Make the `Timestamp` of milliseconds since 1970."""
+    seconds, rest = divmod(millis, 1_000)
+    return Timestamp(seconds=seconds, nanos=rest * 1_000_000)
+
+
 def to_datetime(timestamp: Timestamp) -> datetime:
     """Make the time, in UTC and to the microsecond, of a `Timestamp`; ValueError out of range."""
     seconds, nanos = _in_range(timestamp)
