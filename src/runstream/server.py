@@ -213,7 +213,7 @@ class Server:
         self._store.on_commit(self._tree.on_commit)
         self._store.on_commit(self._dispatcher.on_commit)
         self._store.on_commit(self._purge_deleted)
-        self._store.on_commit(Chronicle().on_commit)
+        self._store.on_commit(Chronicle(verbose=self._settings.verbose).on_commit)
         if self._settings.retain:
             self._store.on_commit(self._retention.on_commit)
             await self._retention.resume()
