@@ -90,7 +90,7 @@ class Server:
         self._hub = Hub()
         self._folds = Folds(store, max_bytes=settings.fold_cache_bytes)
         self._purger = Purger(store, clock)
-        self._ids = IdSource(lambda: to_millis(clock.now()), secrets.token_bytes)
+        self._ids = IdSource(lambda: to_millis(clock.now()), os.urandom)
         self.step_times = StepTimes(verbose=settings.verbose)
         self._wiring = self._wire()
         self._commands = AgentExecutionCommands(self._wiring)

@@ -92,7 +92,8 @@ def entries(kind: RecordKind[M], term: Term) -> bytes:
 
 def entry(kind: RecordKind[M], record_id: str, term: Term) -> bytes:
     """Return the key of the entry that finds a record under a term."""
-    return entries(kind, term) + _utf8(record_id)
+    # As `entries` with the id behind it, in fewer calls: a commit has more of these than of anything else.
+    return _index(kind.name, term.index) + _text(term.value) + _utf8(record_id)
 
 
 def name(unique: Unique) -> bytes:
