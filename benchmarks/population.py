@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import aio
-from ulid import ULID
 
 from benchmarks.server_process import server
+from runstream.model.ids import AGENT_EXECUTION, IdSource, ulid_millis
 from runstream.storage.offline import OfflineFolder
 from runstream.v1.agent_execution_pb2 import (
     EXECUTION_COMPLETED,
@@ -185,8 +185,8 @@ class _Numbers:
     def ulid(self, number: int) -> str:
         """The part of its id behind the prefix: its time, something random, and its number, so that ids sort."""
         low = random.Random(self._high ^ number).getrandbits(39)
-        value = (self.second(number) * 1000 << 80) | (number << 40) | low
-        return str(ULID.from_int(value)).lower()
+        source = IdSource(lambda: self.second(number) * 1000, ((number << 40) | low).to_bytes)
+        return source.new(AGENT_EXECUTION).partition("_")[2]
 
     def sort(self, number: int) -> int:
         """Which sort it is of, by its place in `SORTS`; the last sort claims what no other does."""
@@ -222,7 +222,7 @@ def _template(pairs: Sequence[tuple[bytes, bytes]], ids: tuple[str, str]) -> _Te
     # A session of its own goes with it.
     own = [(key, value) for key, value in pairs if any(ulid in key for ulid in ulids)]
     blob = b"".join(value for _, value in own)
-    created = int(ULID.from_str(execution_id[4:].upper()).timestamp)
+    created = ulid_millis(execution_id) // 1000
     seconds = [second for second in range(created, created + 30) if any(form in blob for form in _forms(second))]
     return _Template(own, ulids, seconds)
 

@@ -90,7 +90,7 @@ class Server:
         self._hub = Hub()
         self._folds = Folds(store, max_bytes=settings.fold_cache_bytes)
         self._purger = Purger(store, clock)
-        self._ids = IdSource(lambda: to_millis(clock.now()), secrets.token_bytes)
+        self._ids = IdSource(lambda: to_millis(clock.now()), os.urandom)
         self.step_times = StepTimes(verbose=settings.verbose)
         self._wiring = self._wire()
         self._commands = AgentExecutionCommands(self._wiring)
@@ -213,7 +213,7 @@ class Server:
         self._store.on_commit(self._tree.on_commit)
         self._store.on_commit(self._dispatcher.on_commit)
         self._store.on_commit(self._purge_deleted)
-        self._store.on_commit(Chronicle().on_commit)
+        self._store.on_commit(Chronicle(verbose=self._settings.verbose).on_commit)
         if self._settings.retain:
             self._store.on_commit(self._retention.on_commit)
             await self._retention.resume()

@@ -37,6 +37,16 @@ def test_an_id_is_its_prefix_and_a_ulid_in_lower_case() -> None:
     assert is_id("aex", made)
 
 
+def test_the_text_of_an_id_is_the_one_that_everybody_writes() -> None:
+    """The example of the ULID specification, in lower case, and the ends of what there can be."""
+    value = 1777027686520646174104517696511196507
+    millis, random = value >> 80, (value & (1 << 80) - 1).to_bytes(10, "big")
+    assert source(millis, random=random).new("aex") == "aex_01arz3ndektsv4rrffq69g5fav"
+    assert ulid_millis("aex_01arz3ndektsv4rrffq69g5fav") == millis
+    assert source(0).new("aex") == "aex_" + "0" * 26
+    assert source(LAST_MILLIS, random=FULL).new("aex") == "aex_7" + "z" * 25
+
+
 @FAST
 @given(st.lists(st.integers(-(10**6), LAST_MILLIS - 1), min_size=2, max_size=30), st.binary(min_size=10, max_size=10))
 def test_ids_grow_however_the_clock_jumps(millis: list[int], random: bytes) -> None:

@@ -43,6 +43,17 @@ async def test_the_next_execution_uses_the_same_instance_and_another_session(cli
     assert first.spec.session_id != second.spec.session_id
 
 
+async def test_only_a_session_that_was_made_for_an_execution_is_younger_than_it(client: Client) -> None:
+    """So its id tells that nothing was said in it before."""
+    agent_id = await an_agent(client)
+    first = await client.executions.Create(execution(agent_id=agent_id))
+    second = await client.executions.Create(execution(session_id=first.spec.session_id))
+    first_ulid, second_ulid, session_ulid = (
+        each.partition("_")[2] for each in (first.metadata.id, second.metadata.id, first.spec.session_id)
+    )
+    assert first_ulid < session_ulid < second_ulid
+
+
 async def test_an_execution_in_a_session_takes_its_agent(client: Client) -> None:
     agent_id = await an_agent(client)
     first = await client.executions.Create(execution(agent_id=agent_id))

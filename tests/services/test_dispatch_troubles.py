@@ -81,10 +81,18 @@ class FailingReader:
 
     async def get(self, kind: Any, record_id: str) -> Any:  # noqa: ANN401  # as in Reader
         """Read, or fail."""
+        self._fail(kind)
+        return await self._reader.get(kind, record_id)
+
+    async def shared(self, kind: Any, record_id: str) -> Any:  # noqa: ANN401
+        """Read, or fail."""
+        self._fail(kind)
+        return await self._reader.shared(kind, record_id)
+
+    def _fail(self, kind: object) -> None:
         if kind is self._kind and self.failed < self._times:
             self.failed += 1
             raise Unavailable("STORE_UNAVAILABLE", "The data folder cannot be read; the same call may succeed later.")
-        return await self._reader.get(kind, record_id)
 
 
 class ReadThrough:

@@ -28,11 +28,10 @@ def test_changes_sort_by_execution_then_revision(a: tuple[str, int], b: tuple[st
 
 @given(st.tuples(TERMS, TEXTS), st.tuples(TERMS, TEXTS))
 def test_entries_stand_together_by_term(a: tuple[Term, str], b: tuple[Term, str]) -> None:
-    """No entry stands among those of another term, and the term's part can be cut off its key."""
+    """No entry stands among those of another term."""
     key_a, key_b = keys.entry(AGENT, a[1], a[0]), keys.entry(AGENT, b[1], b[0])
     assert (key_a == key_b) == (a == b)
     assert key_a.startswith(keys.entries(AGENT, b[0])) == (a[0] == b[0])
-    assert keys.entries_of(key_a) == keys.entries(AGENT, a[0])
     assert key_a < keys.entries(AGENT, a[0]) + keys.BEHIND_IDS
 
 
@@ -94,5 +93,3 @@ def test_what_is_no_change_is_not_decoded(key: bytes) -> None:
         keys.change_revision(key)
     with pytest.raises(ValueError, match="not an expiry key"):
         keys.expiry_id(key)
-    with pytest.raises(ValueError, match="not the key of an index entry"):
-        keys.entries_of(key)

@@ -303,7 +303,7 @@ class Dispatcher:
                 return
             for agent_id in self._queue.agents:
                 if agent_id not in self._agents:
-                    agent = await self._store.durable.get(AGENT, agent_id)
+                    agent = await self._store.durable.shared(AGENT, agent_id)
                     self._agents[agent_id] = None if agent is None else rules_of(agent)
             offers = Offers(free)
             candidate = self._queue.take(partial(self._is_served, offers), self._is_busy)
@@ -342,7 +342,7 @@ class Dispatcher:
     async def _settle(self, candidate: Candidate, *, failed: bool) -> None:
         """See how an execution stands after an assignment: commits meanwhile were not fully heard."""
         try:
-            head = await self._store.durable.get(EXECUTION_HEAD, candidate.id)
+            head = await self._store.durable.shared(EXECUTION_HEAD, candidate.id)
         except Exception:  # noqa: BLE001  # it is looked at again; nothing else knows of it now
             _LOG.exception("assignment_unsettled", execution_id=candidate.id)
             self._delay(candidate, RETRY_SECONDS)

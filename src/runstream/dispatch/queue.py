@@ -14,8 +14,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,8 +24,7 @@ _SLACK = 64
 _Line: TypeAlias = "OrderedDict[str, list[str]]"
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """An execution that waits for a runner; `session_id` and `parent_id` are empty when it has none."""
 
     id: str

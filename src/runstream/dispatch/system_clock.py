@@ -20,7 +20,10 @@ class SystemClock:
 
     async def wait(self, event: asyncio.Event, timeout: float | None) -> None:  # noqa: ASYNC109
         """Return when `event` is set or `timeout` seconds are over; None waits for the event alone."""
-        if timeout is not None and timeout <= 0:
+        if timeout is None:
+            await event.wait()
+            return
+        if timeout <= 0:
             return
         try:
             async with asyncio.timeout(timeout):

@@ -10,8 +10,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from ulid import ULID
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -27,10 +25,18 @@ USAGE: Final = "usg"
 
 _RANDOM_BYTES: Final = 10
 _RANDOM_BITS: Final = 80
+#: So many of the 26 characters are the time.
+_TIME_DIGITS: Final = 10
 _LAST_MILLIS: Final = (1 << 48) - 1
 _LAST_ULID: Final = (1 << 128) - 1
+_DIGITS: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+#: Crockford's digits in pairs, ten bits each: thirteen pairs are the text of a ULID.
+_PAIRS: Final = tuple(high + low for high in _DIGITS for low in _DIGITS)
+_SHIFTS: Final = tuple(range(120, -1, -10))
+#: From Crockford's digits to those that `int` reads.
+_AS_INT_READS: Final = str.maketrans(_DIGITS, "0123456789abcdefghijklmnopqrstuv")
 #: The first character holds the three highest bits only.
-_ID: Final = re.compile(r"[a-z]{3}_[0-7][0-9a-hjkmnp-tv-z]{25}")
+_ID: Final = re.compile(r"[a-z]{3}_([0-7][0-9a-hjkmnp-tv-z]{25})")
 
 
 class IdSource:
@@ -69,7 +75,7 @@ class IdSource:
 
 def ulid_millis(resource_id: str) -> int:
     """Tell when an id was made, in milliseconds since 1970; ValueError for a malformed id."""
-    return _number(resource_id) >> _RANDOM_BITS
+    return int(_ulid(resource_id)[:_TIME_DIGITS].translate(_AS_INT_READS), 32)
 
 
 def first_id_at(prefix: str, millis: int) -> str:
@@ -88,11 +94,15 @@ def is_id(prefix: str, text: str) -> bool:
 
 
 def _text(value: int) -> str:
-    return str(ULID.from_int(value)).lower()
+    return "".join([_PAIRS[value >> shift & 0x3FF] for shift in _SHIFTS])
 
 
 def _number(resource_id: str) -> int:
-    if _ID.fullmatch(resource_id) is None:
+    return int(_ulid(resource_id).translate(_AS_INT_READS), 32)
+
+
+def _ulid(resource_id: str) -> str:
+    found = _ID.fullmatch(resource_id)
+    if found is None:
         raise ValueError(f"{resource_id!r} is not an id: a prefix, `_`, and a ULID in lower case.")
-    _, _, ulid = resource_id.partition("_")
-    return int.from_bytes(ULID.from_str(ulid.upper()).bytes, "big")
+    return found[1]

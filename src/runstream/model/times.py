@@ -14,7 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
+_DAY_SECONDS: Final = 24 * 60 * 60
 #: The first second of the year 1 and the last of the year 9999: what RFC 3339 can write.
 _FIRST_SECOND: Final = -62_135_596_800
 _LAST_SECOND: Final = 253_402_300_799
@@ -32,8 +32,14 @@ def to_rfc3339(time: datetime) -> str:
 
 def to_timestamp(time: datetime) -> Timestamp:
     """Make the `Timestamp` of an aware time, to the microsecond; ValueError without a zone."""
-    seconds, micros = divmod((_aware(time) - _EPOCH) // _MICROSECOND, 1_000_000)
-    return Timestamp(seconds=seconds, nanos=micros * 1_000)
+    since = _aware(time) - _EPOCH
+    return Timestamp(seconds=since.days * _DAY_SECONDS + since.seconds, nanos=since.microseconds * 1_000)
+
+
+def from_millis(millis: int) -> Timestamp:
+    """Make the `Timestamp` of milliseconds since 1970."""
+    seconds, rest = divmod(millis, 1_000)
+    return Timestamp(seconds=seconds, nanos=rest * 1_000_000)
 
 
 def to_datetime(timestamp: Timestamp) -> datetime:
@@ -50,7 +56,8 @@ def to_millis(time: datetime | Timestamp) -> int:
     if isinstance(time, Timestamp):
         seconds, nanos = _in_range(time)
         return seconds * 1_000 + nanos // 1_000_000
-    return (_aware(time) - _EPOCH) // timedelta(milliseconds=1)
+    since = _aware(time) - _EPOCH
+    return (since.days * _DAY_SECONDS + since.seconds) * 1_000 + since.microseconds // 1_000
 
 
 def to_duration(seconds: float) -> Duration:

@@ -74,8 +74,10 @@ class ResourceType(Generic[R]):
 def common_terms(metadata: ResourceMetadata) -> set[Term]:
     """The terms that resources of every type are indexed under: organization, tags and labels."""
     terms = {Term("org", metadata.org)}
-    terms.update(Term("tag", tag) for tag in metadata.tags)
-    if metadata.labels:  # asked first: to iterate over an empty map costs as much as all of this
+    # Asked first: to iterate over what is empty costs as much as all of this.
+    if metadata.tags:
+        terms.update(Term("tag", tag) for tag in metadata.tags)
+    if metadata.labels:
         terms.update(label_term(key, value) for key, value in metadata.labels.items())
     return terms
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from runstream.model.errors import (
     Aborted,
@@ -17,11 +16,11 @@ from runstream.model.errors import (
 )
 from runstream.model.ids import ulid_millis
 from runstream.model.slugs import slugify_name
+from runstream.model.times import from_millis
 from runstream.pipeline.context import ContextKey
 from runstream.pipeline.engine import Step, run_inner
 from runstream.pipeline.resources import API_VERSION, R, ResourceType, envelope
 from runstream.pipeline.validation import validate
-from runstream.v1.resource_pb2 import AuditActor, AuditInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from runstream.model.ids import IdSource
     from runstream.pipeline.context import RequestContext
     from runstream.storage.store import Term
-    from runstream.v1.resource_pb2 import Audit
+    from runstream.v1.resource_pb2 import Audit, AuditInfo
 
 F = TypeVar("F", bound=Message)
 
@@ -94,15 +93,17 @@ class BuildNewState(Generic[R]):
         state = self._resource.record.message()
         state.CopyFrom(context.request)
         state.DiscardUnknownFields()  # they may mean something to the next version, which has not checked them
-        state.ClearField("status")
-        seen = envelope(state)
+        if state.HasField("status"):
+            state.ClearField("status")
+        seen, new_id = envelope(state), self._ids.new(self._resource.prefix)
         seen.api_version = seen.api_version or API_VERSION
         seen.kind = self._resource.name
-        seen.metadata.id = self._ids.new(self._resource.prefix)
-        seen.metadata.name = context.value(NAME) or seen.metadata.id
-        seen.metadata.slug = context.value(SLUG) or seen.metadata.id.replace("_", "-")
-        seen.metadata.revision = 1
-        audit_creation(seen.status.audit, context, seen.metadata.id)
+        metadata = seen.metadata
+        metadata.id = new_id
+        metadata.name = context.value(NAME) or new_id
+        metadata.slug = context.value(SLUG) or new_id.replace("_", "-")
+        metadata.revision = 1
+        audit_creation(seen.status.audit, context, new_id)
         context.state = state
 
 
@@ -307,10 +308,12 @@ def stage_update(context: RequestContext[Any, Any], resource: ResourceType[F], e
 
 def audit_creation(audit: Audit, context: RequestContext[Any, Any], resource_id: str) -> None:
     """Fill both audit trails of something that this call creates, at the time in its id: lists find it by that one."""
-    actor, at = AuditActor(id=context.caller.actor), Timestamp()
-    at.FromMilliseconds(ulid_millis(resource_id))
-    info = AuditInfo(created_by=actor, created_at=at, updated_by=actor, updated_at=at, event="created")
-    audit.spec_audit.CopyFrom(info)
+    # Filled in place: to pass messages to a constructor costs several times what it does to copy them.
+    info, at = audit.spec_audit, from_millis(ulid_millis(resource_id))
+    info.created_by.id = info.updated_by.id = context.caller.actor
+    info.created_at.CopyFrom(at)
+    info.updated_at.CopyFrom(at)
+    info.event = "created"
     audit.status_audit.CopyFrom(info)
 
 

@@ -173,8 +173,8 @@ class FindByIdOrSlug(Generic[R]):
 
 
 async def require(context: RequestContext[Any, Any], resource: ResourceType[R], resource_id: str) -> R:
-    """Return a resource that the command depends on, expecting it to stay. NOT_FOUND."""
-    found = await context.get(resource.record, resource_id)
+    """Return a resource that the command depends on, not to be changed, expecting it to stay. NOT_FOUND."""
+    found = await context.shared(resource.record, resource_id)
     if found is None:
         raise not_found(resource.code, resource_id)
     if (resource.record, resource_id) not in context.transaction.puts:

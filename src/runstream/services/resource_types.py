@@ -84,13 +84,13 @@ def status_terms(status: AgentExecutionStatus) -> set[Term]:
 
 def _execution_terms(execution: AgentExecution) -> frozenset[Term]:
     """The terms of an execution with its status, at least in the BASIC view."""
-    terms = common_terms(execution.metadata)
-    terms.add(agent_term(execution.spec.agent_id))
-    terms.update(status_terms(execution.status))
-    if execution.spec.session_id:
-        terms.add(session_term(execution.spec.session_id))
-    if execution.spec.context.parent_execution_id:
-        terms.add(parent_term(execution.spec.context.parent_execution_id))
+    spec, terms = execution.spec, common_terms(execution.metadata)
+    terms.add(agent_term(spec.agent_id))
+    terms |= status_terms(execution.status)
+    if spec.session_id:
+        terms.add(session_term(spec.session_id))
+    if spec.context.parent_execution_id:
+        terms.add(parent_term(spec.context.parent_execution_id))
     return frozenset(terms)
 
 

@@ -55,17 +55,15 @@ def decide(state: State, transaction: Transaction) -> list[Write]:
 
 
 def _check(state: State, expected: Expectation) -> None:
-    record = state.record(expected.kind, expected.id)
-    if record is not None and expected.revision == expected.kind.revision_of(record):
-        return
-    what = f"{expected.kind.name} {expected.id}"
-    if expected.revision is None:
-        if record is not None:
-            raise Conflict(f"{what} exists")
-    elif record is None:
-        raise Conflict(f"{what} does not exist")
-    elif expected.revision != ANY_REVISION:
-        raise Conflict(f"{what} is at revision {expected.kind.revision_of(record)}, not {expected.revision}")
+    kind, record_id, revision = expected
+    record = state.record(kind, record_id)
+    if record is None:
+        if revision is not None:
+            raise Conflict(f"{kind.name} {record_id} does not exist")
+    elif revision is None:
+        raise Conflict(f"{kind.name} {record_id} exists")
+    elif revision != ANY_REVISION and revision != kind.revision_of(record):
+        raise Conflict(f"{kind.name} {record_id} is at revision {kind.revision_of(record)}, not {revision}")
 
 
 def _records(state: State, transaction: Transaction) -> Iterator[Write]:

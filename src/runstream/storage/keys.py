@@ -22,6 +22,7 @@ into the part behind it. Whoever changes a letter or a rule here must raise the 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from runstream.model.ids import first_id_at
@@ -86,22 +87,13 @@ def change_revision(key: bytes) -> int:
 
 def entries(kind: RecordKind[M], term: Term) -> bytes:
     """Return what the keys of all entries under a term begin with; the id follows."""
-    return ENTRY + _TAGS[kind.name] + _text(term.index) + _text(term.value)
+    return _index(kind.name, term.index) + _text(term.value)
 
 
 def entry(kind: RecordKind[M], record_id: str, term: Term) -> bytes:
     """Return the key of the entry that finds a record under a term."""
-    return entries(kind, term) + _utf8(record_id)
-
-
-def entries_of(key: bytes) -> bytes:
-    """Return what `entries` returned for the key of an entry; anything else is a `ValueError`."""
-    if key[:1] != ENTRY:
-        msg = f"not the key of an index entry: {key!r}"
-        raise ValueError(msg)
-    # A terminator cannot stand inside a text, where 00 is always followed by FF.
-    index_end = key.index(_END, 2) + len(_END)
-    return key[: key.index(_END, index_end) + len(_END)]
+    # As `entries` with the id behind it, in fewer calls: a commit has more of these than of anything else.
+    return _index(kind.name, term.index) + _text(term.value) + _utf8(record_id)
 
 
 def name(unique: Unique) -> bytes:
@@ -164,7 +156,13 @@ def _utf8(text: str) -> bytes:
 
 
 def _text(text: str) -> bytes:
-    return _utf8(text).replace(b"\x00", b"\x00\xff") + _END
+    return text.encode("utf-8", "surrogatepass").replace(b"\x00", b"\x00\xff") + _END
+
+
+@lru_cache(maxsize=256)
+def _index(kind: str, index: str) -> bytes:
+    """Return what the keys of all entries of an index begin with; there are a few dozen, none named by a client."""
+    return ENTRY + _TAGS[kind] + _text(index)
 
 
 def _number(number: int) -> bytes:

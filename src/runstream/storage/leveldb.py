@@ -271,8 +271,9 @@ class LevelDBStore:
 
     def _standing(self, transaction: Transaction) -> dict[tuple[AnyKind, str], Message | None]:
         """Look up what readers of the disk are shown in place of records that may be there, and were not reported."""
+        # What a transaction creates was just looked for, as its head, without which there is no record either.
         return {
-            key: self._durable_record(*key)
+            key: None if (EXECUTION_HEAD, key[1], None) in transaction.expectations else self._durable_record(*key)
             for key in (*transaction.puts, *transaction.deletes)
             if key[0] in _READ_TOGETHER and self._overlay.record(key) is None
         }

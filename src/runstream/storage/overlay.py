@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runstream.storage import keys
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -31,9 +29,6 @@ class Overlay:
         self._records: dict[tuple[AnyKind, str], tuple[int, Message | None]] = {}
         #: What stands on disk, as far as it was reported, in the place of some of these records.
         self.standing: dict[tuple[AnyKind, str], Message | None] = {}
-        #: The index entries among them, by what `keys.entries` says, so that a count need not look
-        #: at everything.
-        self._entries: dict[bytes, set[bytes]] = {}
 
     def __len__(self) -> int:
         return len(self._writes)
@@ -48,8 +43,6 @@ class Overlay:
         """Lay the writes of transaction `number` over everything before."""
         for key, value in writes:
             self._writes[key] = (number, value)
-            if key.startswith(keys.ENTRY):
-                self._entries.setdefault(keys.entries_of(key), set()).add(key)
 
     def settle(self, number: int, writes: list[Write]) -> None:
         """Forget the writes of transaction `number`, which are on disk now."""
@@ -57,8 +50,6 @@ class Overlay:
             held = self._writes.get(key)
             if held is not None and held[0] == number:
                 del self._writes[key]
-                if key.startswith(keys.ENTRY):
-                    self._forget_entry(key)
 
     def add_records(
         self, number: int, transaction: Transaction, standing: Mapping[tuple[AnyKind, str], Message | None]
@@ -89,17 +80,10 @@ class Overlay:
         self._writes.clear()
         self._records.clear()
         self.standing.clear()
-        self._entries.clear()
 
     def entries(self, prefix: bytes) -> tuple[set[bytes], set[bytes]]:
         """Return the entries under a prefix of `keys.entries`: those to come and those to go."""
-        found = self._entries.get(prefix, set())
-        added = {key for key in found if self._writes[key][1] is not None}
-        return added, found - added
-
-    def _forget_entry(self, key: bytes) -> None:
-        prefix = keys.entries_of(key)
-        group = self._entries[prefix]
-        group.discard(key)
-        if not group:
-            del self._entries[prefix]
+        # Seldom asked for, so it looks at everything: to keep the entries by their prefix would cost every commit more.
+        found = {key: value for key, (_, value) in self._writes.items() if key.startswith(prefix)}
+        added = {key for key, value in found.items() if value is not None}
+        return added, found.keys() - added

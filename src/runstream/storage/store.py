@@ -39,22 +39,20 @@ class Conflict(Aborted):
         super().__init__("CONFLICT", f"Something changed in between: {what}. Read again and retry.")
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
+class Term(NamedTuple):
     """One value of one secondary index, as in ``Term("phase", "2")``.
 
     Terms of a kind find its records.
     """
 
-    index: str
+    index: str  # type: ignore[assignment]  # in place of what tuples have under this name
     value: str
 
 
-@dataclass(frozen=True, slots=True)
-class Unique:
+class Unique(NamedTuple):
     """A name that one record may hold, as in ``Unique("agent_slug", "acme", "survey")``."""
 
-    index: str
+    index: str  # type: ignore[assignment]  # as in `Term`
     scope: str
     value: str
 
@@ -146,13 +144,13 @@ class Transaction:
 
         Terms in both are not touched.
         """
-        old, new = set(before), set(after)
-        for term in old - new:
-            self.added_terms.discard((kind, record_id, term))
-            self.removed_terms.add((kind, record_id, term))
-        for term in new - old:
-            self.removed_terms.discard((kind, record_id, term))
-            self.added_terms.add((kind, record_id, term))
+        old = {(kind, record_id, term) for term in before}
+        new = {(kind, record_id, term) for term in after}
+        gone, come = old - new, new - old
+        self.added_terms -= gone
+        self.added_terms |= come
+        self.removed_terms -= come
+        self.removed_terms |= gone
 
     def claim(self, unique: Unique, record_id: str) -> None:
         """Take a free name for a record.

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from runstream.v1.agent_execution_pb2 import ExecutionChange
 
 _LOG = structlog.get_logger(__name__)
-#: What happens to every execution once is for debugging.
 _ASSIGNED = "assigned"
 
 
 class Chronicle:
-    """Listens to commits."""
+    """Listens to commits. `verbose`: what happens to every execution once is logged too, for debugging."""
+
+    def __init__(self, *, verbose: bool = False) -> None:
+        self._verbose = verbose
 
     def on_commit(self, transaction: Transaction) -> None:
         """Log the changes of the server's own: their execution, revision and attempt, what happened, and the phase."""
@@ -30,7 +32,7 @@ class Chronicle:
 
     def _tell(self, change: ExecutionChange) -> None:
         what = _what(change)
-        if not what:
+        if not what or (what == _ASSIGNED and not self._verbose):
             return
         told: dict[str, Any] = {"execution_id": change.execution_id, "revision": change.revision}
         told |= {"attempt": change.attempt, "what": what}

@@ -170,33 +170,32 @@ class StageNewExecution:
         secrets = redact_secrets(state)
         if secrets:
             transaction.put(EXECUTION_SECRETS, execution_id, ExecutionSecrets(values=secrets))
-        change = ExecutionChange(
-            execution_id=execution_id,
-            revision=1,
-            change_time=state.status.audit.spec_audit.created_at,
-            author=CHANGE_AUTHOR_USER,
-            created=state,
-        )
+        change = ExecutionChange(execution_id=execution_id, revision=1, author=CHANGE_AUTHOR_USER)
+        change.change_time.CopyFrom(state.status.audit.spec_audit.created_at)
+        change.created.CopyFrom(state)
         record = AgentExecution()
         record.CopyFrom(state)
         record.ClearField("status")
         transaction.expect(EXECUTION_HEAD, execution_id, None)
         transaction.append(change)
         transaction.put(AGENT_EXECUTION, execution_id, record)
-        transaction.put(
-            EXECUTION_HEAD,
-            execution_id,
-            ExecutionHead(
-                revision=1,
-                status=state.status,
-                log_bytes=change.ByteSize(),
-                agent_id=state.spec.agent_id,
-                session_id=state.spec.session_id,
-                parent_id=state.spec.context.parent_execution_id,
-                deadline=state.spec.context.deadline if state.spec.context.HasField("deadline") else None,
-            ),
-        )
+        transaction.put(EXECUTION_HEAD, execution_id, _first_head(state, change.ByteSize()))
         transaction.index(AGENT_EXECUTION, execution_id, after=EXECUTIONS.terms(state))
+
+
+def _first_head(state: AgentExecution, log_bytes: int) -> ExecutionHead:
+    spec, own = state.spec, state.spec.context
+    head = ExecutionHead(
+        revision=1,
+        log_bytes=log_bytes,
+        agent_id=spec.agent_id,
+        session_id=spec.session_id,
+        parent_id=own.parent_execution_id,
+    )
+    head.status.CopyFrom(state.status)
+    if own.HasField("deadline"):
+        head.deadline.CopyFrom(own.deadline)
+    return head
 
 
 async def recall_created(context: RequestContext[Any, Any], record: IdempotencyRecord) -> AgentExecution | None:

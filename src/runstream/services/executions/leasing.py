@@ -49,7 +49,7 @@ class ExecutionLeasing:
         self._wiring = wiring
         change = StatusChange(wiring.folds)
         self._assign = self._pipeline("AgentExecution.Assign", CheckQueued(), StageAssignment(change))
-        self._release = self._pipeline("AgentExecution.Release", AnswerIfReleased(), StageRelease(change))
+        self._release = self._pipeline("AgentExecution.Release", AnswerIfReleased(), LoadAgent(), StageRelease(change))
 
     async def change_lease(self, command: LeaseCommand) -> LeaseCommand:
         """Take one step of a lease; durable when it returns. Answers with the attempt that began or ended.
@@ -63,18 +63,10 @@ class ExecutionLeasing:
         return await self._release.run(command, SYSTEM)
 
     def _pipeline(
-        self, name: str, check: AnswerIfReleased | CheckQueued, stage: StageAssignment | StageRelease
+        self, name: str, *steps: Step[LeaseCommand, LeaseCommand, LeaseCommand]
     ) -> Pipeline[LeaseCommand, LeaseCommand, LeaseCommand]:
         load = LoadExecution(lambda request: request.execution_id)
-        steps: list[Step[LeaseCommand, LeaseCommand, LeaseCommand]] = [
-            load,
-            LoadAgent(),
-            check,
-            stage,
-            Persist(),
-            answer_attempt,
-        ]
-        return self._wiring.pipeline(name, steps, LeaseCommand)
+        return self._wiring.pipeline(name, [load, *steps, Persist(), answer_attempt], LeaseCommand)
 
 
 class LoadAgent:
@@ -82,7 +74,7 @@ class LoadAgent:
 
     async def __call__(self, context: LeaseContext) -> None:
         """Leave the agent for later steps; one that is being deleted has no rules."""
-        agent = await context.get(AGENT, context.value(LOADED).head.agent_id)
+        agent = await context.shared(AGENT, context.value(LOADED).head.agent_id)
         context.put(_AGENT, AGENT.message() if agent is None else agent)
 
 

@@ -61,9 +61,11 @@ class SetDeadline:
         """Complete the state; without any limit there is no deadline."""
         spec, agent = context.state.spec, context.value(AGENT)
         limits = [limited.max_duration for limited in (spec.context, agent.spec) if limited.HasField("max_duration")]
-        created = to_datetime(context.state.status.audit.spec_audit.created_at)
-        deadlines = [created + timedelta(microseconds=limit.ToMicroseconds()) for limit in limits]
         parent = context.value(PARENT)
+        deadlines = []
+        if limits:
+            created = to_datetime(context.state.status.audit.spec_audit.created_at)
+            deadlines = [created + timedelta(microseconds=limit.ToMicroseconds()) for limit in limits]
         if parent is not None and parent.loaded.head.HasField("deadline"):
             deadlines.append(to_datetime(parent.loaded.head.deadline))
         if deadlines:

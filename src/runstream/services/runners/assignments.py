@@ -18,12 +18,13 @@ from runstream.v1.agent_execution_pb2 import (
     AgentMessage,
 )
 from runstream.v1.resource_pb2 import RESOURCE_VIEW_BASIC, RESOURCE_VIEW_FULL
-from runstream.v1.runner_pb2 import Assignment
+from runstream.v1.runner_pb2 import RunnerCommand
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runstream.services.wiring import Wiring
+    from runstream.v1.runner_pb2 import Assignment
 
 HISTORY_MESSAGES: Final = 200
 HISTORY_BYTES: Final = 256 << 10
@@ -40,30 +41,32 @@ class Assignments:
         self._executions = wiring.executions
         self._remaining = remaining
 
-    async def make(self, execution_id: str, runner_id: str, attempt: int) -> Assignment | None:
-        """Make the assignment of an attempt; None when the runner does not hold it any more."""
+    async def make(self, execution_id: str, runner_id: str, attempt: int) -> RunnerCommand | None:
+        """Make the command with the assignment of an attempt; None when the runner does not hold it any more."""
         head = await self._executions.head(execution_id)
         if head is None or not is_held(head, runner_id, attempt):
             return None
-        execution = await self._executions.at_head(execution_id, head, RESOURCE_VIEW_FULL)
-        if execution is None:
+        command = RunnerCommand()
+        assignment = command.assign  # everything is put where it goes out from: it may be large
+        if await self._executions.at_head(execution_id, head, RESOURCE_VIEW_FULL, assignment.execution) is None:
             return None
-        await self._add_secrets(execution)
-        assignment = Assignment(execution=execution, attempt=attempt, resume_from=head.resume)
+        assignment.attempt, assignment.resume_from = attempt, head.resume
+        if assignment.execution.spec.runtime_env:
+            await self._add_secrets(assignment.execution)
         await self._add_surroundings(assignment)
         left = self._remaining(execution_id)
         if left is not None:
             assignment.remaining.CopyFrom(to_duration(max(0.0, left)))
-        return assignment
+        return command
 
     async def _add_secrets(self, execution: AgentExecution) -> None:
-        stored = await self._store.durable.get(EXECUTION_SECRETS, execution.metadata.id)
+        stored = await self._store.durable.shared(EXECUTION_SECRETS, execution.metadata.id)
         for name, value in (stored.values if stored is not None else {}).items():
             if name in execution.spec.runtime_env:
                 execution.spec.runtime_env[name].value = value
 
     async def _add_surroundings(self, assignment: Assignment) -> None:
-        spec, get = assignment.execution.spec, self._store.durable.get
+        spec, get = assignment.execution.spec, self._store.durable.shared
         agent = await get(AGENT, spec.agent_id)
         if agent is not None:
             assignment.agent.CopyFrom(agent)
@@ -74,7 +77,9 @@ class Assignments:
         instance = await get(AGENT_INSTANCE, session.spec.agent_instance_id)
         if instance is not None:
             assignment.instance.CopyFrom(instance)
-        assignment.history.extend(await self._history(spec.session_id, assignment.execution.metadata.id))
+        execution_id = assignment.execution.metadata.id
+        if not _is_made_for(spec.session_id, execution_id):
+            assignment.history.extend(await self._history(spec.session_id, execution_id))
 
     async def _history(self, session_id: str, execution_id: str) -> list[AgentMessage]:
         """Return what was said in the executions of a session before this one: the newest, oldest first."""
@@ -112,6 +117,14 @@ class Assignments:
         asked = execution.spec.message
         repeats = bool(said) and said[0].type == MESSAGE_HUMAN and said[0].content == asked
         return said if repeats or not asked else [_asked(execution), *said]
+
+
+def _is_made_for(session_id: str, execution_id: str) -> bool:
+    """Tell whether a session was made by the command that created an execution, so that none was in it before.
+
+    Ids grow: that of the session was made later, and what else is in a session was created later than that.
+    """
+    return session_id.partition("_")[2] > execution_id.partition("_")[2]
 
 
 def _asked(execution: AgentExecution) -> AgentMessage:

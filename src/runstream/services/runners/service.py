@@ -89,7 +89,7 @@ class RunnerService:
             if number % _TURN == 0:
                 await asyncio.sleep(0)
             self._dispatcher.hear(runner, held)
-            head = await self._store.durable.get(EXECUTION_HEAD, held.execution_id)
+            head = await self._store.durable.shared(EXECUTION_HEAD, held.execution_id)
             if head is None or not is_held(head, runner.id, held.attempt):
                 answer.commands.append(lost(held.execution_id, held.attempt, head))
                 continue
@@ -153,7 +153,7 @@ class RunnerService:
             if number % _TURN == 0:
                 await asyncio.sleep(0)
             self._dispatcher.hear(runner, entry)
-            head = await self._store.durable.get(EXECUTION_HEAD, entry.execution_id)
+            head = await self._store.durable.shared(EXECUTION_HEAD, entry.execution_id)
             if not is_held(head, runner.id, entry.attempt):
                 yield lost(entry.execution_id, entry.attempt, head)
         # What was assigned on this stream is on its way.
@@ -209,12 +209,12 @@ class _Sender:
             if assignment is not None:
                 self._sent.pop(execution_id, None)
                 self.taken.pop(execution_id, None)
-                yield RunnerCommand(assign=assignment)
+                yield assignment
                 self._stream.changed[execution_id] = attempt
                 self._stream.flag.set()
 
     async def _directives(self, execution_id: str, attempt: int) -> AsyncGenerator[RunnerCommand, None]:
-        head = await self._store.durable.get(EXECUTION_HEAD, execution_id)
+        head = await self._store.durable.shared(EXECUTION_HEAD, execution_id)
         if head is None or not is_held(head, self._runner.id, attempt):
             self._sent.pop(execution_id, None)
             self.taken.pop(execution_id, None)
