@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,17 @@ def test_wrong_settings_are_told(cli: CommandLine, tmp_path: Path) -> None:
     file.write_text("listne = 1\n")
     refused = cli("serve", "--config", str(file), "--log-format", "json")
     assert refused.err == f"error: listne in {file}: there is no such setting; did you mean listen?\n"
+
+
+def test_a_misspelt_variable_is_told_at_the_start(cli: CommandLine, tmp_path: Path) -> None:
+    env = {"RUNSTREAM_LISTN": "127.0.0.1:1", "RUNSTREAM_SERVICE_HOST": "10.0.0.1"}
+    listen = ("--listen", "127.0.0.1:0", "--data", str(tmp_path / "data"), "--log-format", "json")
+    server = cli.start("serve", *listen, env=env)
+    server.wait_for("listening on ")
+    server.end()
+    told = [json.loads(line) for line in server.output.splitlines() if "variable_not_read" in line]
+    assert [(each["variable"], each["level"]) for each in told] == [("RUNSTREAM_LISTN", "warning")]
+    assert "did you mean RUNSTREAM_LISTEN?" in told[0]["told"]
 
 
 def test_a_folder_serves_one(cli: CommandLine, own_server: ServerProcess, tmp_path: Path) -> None:
