@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import re
 from typing import TYPE_CHECKING, Any
@@ -126,6 +127,24 @@ async def test_what_is_imported_is_what_was_exported(tmp_path: Path) -> None:
                 )
                 assert [change async for change in watched] == log[after:]
     assert findings(tmp_path / "b") == []
+
+
+async def test_a_value_of_no_kind_comes_in_as_null(tmp_path: Path) -> None:
+    """JSON has no other word for it; every number is what it was, the negative zero too."""
+    async with serving(tmp_path / "a") as one, serving(tmp_path / "b") as other:
+        request = execution(agent_id=await an_agent(one.client))
+        fields = request.spec.context.attributes.fields
+        fields["none"].SetInParent()
+        fields["zero"].number_value = -0.0
+        fields["large"].number_value = 2.0**60 + 2.0**9
+        execution_id = (await one.client.executions.Create(request)).metadata.id
+        await one.client.executions.UpdateStatus(delta(execution_id, phase=EXECUTION_COMPLETED))
+        await imported(other.client, await exported(one.client))
+        was = (await stored(one.client, execution_id)).spec.context.attributes.fields
+        now = (await stored(other.client, execution_id)).spec.context.attributes.fields
+    assert (was["none"].WhichOneof("kind"), now["none"].WhichOneof("kind")) == (None, "null_value")
+    assert math.copysign(1, now["zero"].number_value) == -1
+    assert now["large"] == was["large"]
 
 
 async def test_an_import_can_be_repeated(tmp_path: Path) -> None:
