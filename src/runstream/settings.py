@@ -238,7 +238,7 @@ def _place(name: str, flags: dict[str, Any], config: Path | None) -> str:
     variable = f"{PREFIX}{name}".upper()
     if found := next((each for each, value in os.environ.items() if value and each.upper() == variable), ""):
         return found
-    if config is not None and (name != "otlp" or name in tomllib.loads(config.read_text())):
+    if config is not None and (name != "otlp" or name in tomllib.loads(config.read_text("utf-8"))):
         return f"{name} in {config}"
     return _collector_variable() or name
 
