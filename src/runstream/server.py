@@ -50,6 +50,7 @@ from runstream.services.runners.service import RunnerService
 from runstream.services.sessions import SessionCommands, SessionQueries
 from runstream.services.transfer.service import TransferService
 from runstream.services.wiring import Wiring
+from runstream.settings import unread_variables
 from runstream.storage.executions import Executions
 from runstream.storage.folds import Folds
 from runstream.storage.leveldb import LevelDBStore
@@ -315,6 +316,8 @@ def serve(settings: Settings) -> None:
     Raises as `Server.start` does, before anything is served.
     """
     configure_logging(settings)
+    for variable, told in unread_variables().items():
+        _LOG.warning("variable_not_read", variable=variable, told=told)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings))
 

@@ -6,10 +6,10 @@ import ipaddress
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -19,14 +19,20 @@ from pydantic_settings import (
 )
 
 from runstream.model.retention import parse_retention
+from runstream.model.variables import PREFIX, nearest, unknown_variables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _MIB = 1 << 20
+#: Variables with our prefix that are no settings: those of the command line.
+_OF_THE_COMMAND_LINE: Final = ("SERVER", "TRACEBACK")
 
 
 class Settings(BaseSettings):
     """What `runstream serve` can be told. Flags are given to the constructor."""
 
-    model_config = SettingsConfigDict(env_prefix="RUNSTREAM_", env_ignore_empty=True, extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
 
     listen: str = Field("127.0.0.1:7400", description="Address to listen on, HOST:PORT; port 0 chooses one.")
     data: Path = Field(Path("runstream-data"), description="Folder that everything is stored in.")
@@ -175,33 +181,78 @@ class Settings(BaseSettings):
         return (init_settings, env_settings, *files, InitSettingsSource(settings_cls, _of_open_telemetry()))
 
 
+class WrongSettings(ValueError):
+    """Settings that cannot be taken: a line for each, with the option, the variable or the file that says it."""
+
+
 def load_settings(config: Path | None, **flags: Any) -> Settings:  # noqa: ANN401  # a flag of any type
-    """Load the settings; a flag that is None was not given. ValueError, with every field that is wrong."""
-    if config is None:
-        return Settings(**_given(flags))
+    """Load the settings; a flag that is None was not given. ValueError, with everything that is wrong."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    kind = Settings if config is None else _reading(config)
+    try:
+        return kind(**given)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{config} is no TOML: {error}") from error
+    except ValidationError as error:
+        unread = (f"{variable}: {told}" for variable, told in unread_variables().items())
+        raise WrongSettings("\n".join([*_faults(error, given, config), *unread])) from error
+
+
+def unread_variables() -> dict[str, str]:
+    """Return the variables of the environment that look like settings and are none, each with what to tell of it."""
+    names = (*Settings.model_fields, *_OF_THE_COMMAND_LINE)
+    found = unknown_variables(os.environ, [f"{PREFIX}{name.upper()}" for name in names])
+    return {variable: _no_setting(meant) for variable, meant in found.items()}
+
+
+def _reading(config: Path) -> type[Settings]:
+    """Return the settings with a file behind the environment. ValueError when there is none."""
     if not config.is_file():
         raise ValueError(f"there is no file {config}")
 
     class FileSettings(Settings):
-        """The settings with this file behind the environment."""
+        """The settings with this file."""
 
         model_config = SettingsConfigDict(toml_file=config)
 
-    try:
-        return FileSettings(**_given(flags))
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{config} is no TOML: {error}") from error
+    return FileSettings
+
+
+def _faults(error: ValidationError, flags: dict[str, Any], config: Path | None) -> Iterator[str]:
+    for fault in error.errors(include_url=False, include_input=False):
+        name = ".".join(str(part) for part in fault["loc"])
+        told = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "extra_forbidden":
+            told = _no_setting(nearest(name, Settings.model_fields))
+        yield f"{_place(name, flags, config)}: {told}" if name else told
+
+
+def _no_setting(meant: str) -> str:
+    return "there is no such setting" + (f"; did you mean {meant}?" if meant else "")
+
+
+def _place(name: str, flags: dict[str, Any], config: Path | None) -> str:
+    """Return what says how a setting is to be, as a person knows it: the first of the sources that has it."""
+    if name in flags:
+        return f"--{name.replace('_', '-')}"
+    variable = f"{PREFIX}{name}".upper()
+    if found := next((each for each, value in os.environ.items() if value and each.upper() == variable), ""):
+        return found
+    if config is not None and (name != "otlp" or name in tomllib.loads(config.read_text("utf-8"))):
+        return f"{name} in {config}"
+    return _collector_variable() or name
 
 
 def _of_open_telemetry() -> dict[str, Any]:
     """Take the collector that the variables of OpenTelemetry name for every program of this environment."""
+    variable = _collector_variable()
+    return {"otlp": os.environ[variable]} if variable else {}
+
+
+def _collector_variable() -> str:
+    """Return the variable that names it; empty when there is none, or others turn it off."""
     on = os.environ.get("OTEL_METRICS_EXPORTER", "otlp") == "otlp"
     if not on or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
-        return {}
+        return ""
     names = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-    endpoint = next((value for name in names if (value := os.environ.get(name))), None)
-    return {} if endpoint is None else {"otlp": endpoint}
-
-
-def _given(flags: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in flags.items() if value is not None}
+    return next((name for name in names if os.environ.get(name)), "")

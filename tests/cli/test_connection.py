@@ -27,6 +27,14 @@ def test_the_environment_names_the_server(cli: CommandLine) -> None:
     assert cli("agent", "list", env={"RUNSTREAM_SERVER": "127.0.0.1:1"}).code == 6
 
 
+def test_a_variable_that_seems_to_name_the_server_is_told(cli: CommandLine) -> None:
+    misspelt = {"RUNSTREAM_SERVER": "", "RUNSTREAM_SERVR": cli.address, "RUNSTREAM_RETAIN": "30d"}
+    told = "warning: RUNSTREAM_SERVR is not read; did you mean RUNSTREAM_SERVER?\n"
+    assert cli("agent", "list", "--timeout", "1", env=misspelt).err.startswith(told)
+    assert "warning" not in cli("--server", cli.address, "agent", "list", env=misspelt).err
+    assert "warning" not in cli("agent", "list", env={**misspelt, "RUNSTREAM_SERVER": cli.address}).err
+
+
 def test_a_server_that_does_not_answer_is_not_waited_for_long(cli: CommandLine) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         result = cli("list", "--server", f"127.0.0.1:{silent.getsockname()[1]}", "--timeout", "0.3")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING
 
@@ -30,17 +31,29 @@ def test_the_network_needs_tls_or_an_explicit_word(cli: CommandLine, tmp_path: P
 def test_wrong_settings_are_told(cli: CommandLine, tmp_path: Path) -> None:
     refused = cli("serve", "--listen", "nonsense")
     assert refused.code == 2
-    assert refused.err.startswith("error: listen: must be HOST:PORT")
+    assert refused.err.startswith("error: --listen: must be HOST:PORT")
     assert cli("serve", "--log-level", "loud").code == 2
-    assert cli("serve", "--metrics", "9464").err.startswith("error: metrics: must be HOST:PORT")
-    assert cli("serve", "--otlp", "localhost").err.startswith("error: otlp: must be a URL")
-    assert "retain: 'soon' is no time to keep executions for" in cli("serve", "--retain", "soon").err
+    assert cli("serve", "--metrics", "9464").err.startswith("error: --metrics: must be HOST:PORT")
+    assert cli("serve", "--otlp", "localhost").err.startswith("error: --otlp: must be a URL")
+    assert "--retain: 'soon' is no time to keep executions for" in cli("serve", "--retain", "soon").err
     assert cli("serve", "--config", str(tmp_path / "missing.toml")).code == 2
     file = tmp_path / "bad.toml"
     file.write_text("nonsense = 1\n[")
     assert cli("serve", "--config", str(file)).code == 2
-    file.write_text("nonsense = 1\n")
-    assert cli("serve", "--config", str(file)).code == 2
+    file.write_text("listne = 1\n")
+    refused = cli("serve", "--config", str(file), "--log-format", "json")
+    assert refused.err == f"error: listne in {file}: there is no such setting; did you mean listen?\n"
+
+
+def test_a_misspelt_variable_is_told_at_the_start(cli: CommandLine, tmp_path: Path) -> None:
+    env = {"RUNSTREAM_LISTN": "127.0.0.1:1", "RUNSTREAM_SERVICE_HOST": "10.0.0.1"}
+    listen = ("--listen", "127.0.0.1:0", "--data", str(tmp_path / "data"), "--log-format", "json")
+    server = cli.start("serve", *listen, env=env)
+    server.wait_for("listening on ")
+    server.end()
+    told = [json.loads(line) for line in server.output.splitlines() if "variable_not_read" in line]
+    assert [(each["variable"], each["level"]) for each in told] == [("RUNSTREAM_LISTN", "warning")]
+    assert "did you mean RUNSTREAM_LISTEN?" in told[0]["told"]
 
 
 def test_a_folder_serves_one(cli: CommandLine, own_server: ServerProcess, tmp_path: Path) -> None:

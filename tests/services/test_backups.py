@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from grpc import aio
 
-from runstream.services.backups import STALL_SECONDS
+from runstream.services.backups import STALL_BYTES, STALL_SECONDS
 from runstream.storage.leveldb import LevelDBStore
 from runstream.v1.backup_pb2 import BackupChunk, BackupRequest
 from tests.care.folders import pairs_of
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tests.serving import Serving
 
 KIB = 1 << 10
+MIB = 1 << 20
 #: A client that does not read takes little in advance.
 NARROW = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 64 * KIB), ("grpc.use_local_subchannel_pool", 1))
 BOUND_SECONDS = 60
@@ -170,6 +171,38 @@ async def test_a_client_that_takes_nothing_loses_its_backup(tmp_path: Path) -> N
             assert (await all_chunks(running.client))[-1].totals.entries
             told = await broken(backup)
             assert (told.code, told.reason) == (ABORTED, "BACKUP_STALLED")
+
+
+async def test_a_client_that_takes_little_loses_its_backup(tmp_path: Path) -> None:
+    """A chunk now and then does not keep the state: what was taken in the last minute counts."""
+    clock = FakeClock()
+    async with asyncio.timeout(BOUND_SECONDS), serving(tmp_path / "data", clock) as running:
+        await fill(running.client)
+        async with begun(running) as backup:
+
+            async def drip() -> None:
+                while await backup.read() is not aio.EOF:
+                    clock.advance(STALL_SECONDS / 2)
+
+            told = await refusal(drip())
+            assert (told.code, told.reason) == (ABORTED, "BACKUP_STALLED")
+            assert kept(running) == 0
+
+
+async def test_a_client_on_a_slow_line_gets_its_backup(tmp_path: Path) -> None:
+    """However long it takes in all, when enough comes through in each minute."""
+    clock = FakeClock()
+    async with asyncio.timeout(BOUND_SECONDS), serving(tmp_path / "data", clock) as running:
+        await fill(running.client)
+        async with begun(running) as backup:
+            taken = 0
+            while not (chunk := await backup.read()).HasField("totals"):
+                taken += chunk.ByteSize()
+                if taken > STALL_BYTES + MIB:
+                    clock.advance(STALL_SECONDS - 1)
+                    taken = 0
+            assert await backup.read() is aio.EOF
+            assert chunk.totals.bytes > 2 * STALL_BYTES
 
 
 async def test_a_server_that_stops_ends_a_backup(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +13,7 @@ from grpc import aio
 
 from runstream.care.doctor import diagnose
 from runstream.cli import intake
+from runstream.cli.failure import Failure
 from runstream.dispatch.housekeeping import Purger
 from runstream.storage.offline import OfflineFolder
 from runstream.storage.records import EXECUTION_HEAD, TOMBSTONE
@@ -124,6 +127,24 @@ async def test_what_is_imported_is_what_was_exported(tmp_path: Path) -> None:
                 )
                 assert [change async for change in watched] == log[after:]
     assert findings(tmp_path / "b") == []
+
+
+async def test_a_value_of_no_kind_comes_in_as_null(tmp_path: Path) -> None:
+    """JSON has no other word for it; every number is what it was, the negative zero too."""
+    async with serving(tmp_path / "a") as one, serving(tmp_path / "b") as other:
+        request = execution(agent_id=await an_agent(one.client))
+        fields = request.spec.context.attributes.fields
+        fields["none"].SetInParent()
+        fields["zero"].number_value = -0.0
+        fields["large"].number_value = 2.0**60 + 2.0**9
+        execution_id = (await one.client.executions.Create(request)).metadata.id
+        await one.client.executions.UpdateStatus(delta(execution_id, phase=EXECUTION_COMPLETED))
+        await imported(other.client, await exported(one.client))
+        was = (await stored(one.client, execution_id)).spec.context.attributes.fields
+        now = (await stored(other.client, execution_id)).spec.context.attributes.fields
+    assert (was["none"].WhichOneof("kind"), now["none"].WhichOneof("kind")) == (None, "null_value")
+    assert math.copysign(1, now["zero"].number_value) == -1
+    assert now["large"] == was["large"]
 
 
 async def test_an_import_can_be_repeated(tmp_path: Path) -> None:
@@ -245,6 +266,42 @@ async def test_two_imports_at_once_bring_it_once(tmp_path: Path, monkeypatch: py
         assert sorted(counts["unchanged"] for counts in both) == [0, 1]
         assert await log_of(other.client, log[0].execution_id) == log
     assert findings(tmp_path / "b") == []
+
+
+async def test_a_change_that_no_request_can_bring_is_told_with_what_to_do(tmp_path: Path) -> None:
+    """Nothing is seen of its execution; a server that takes such a request takes the import, and it is whole."""
+    async with serving(tmp_path / "a") as one:
+        small = await an_execution_in(one.client, EXECUTION_COMPLETED, agent="small")
+        large = await an_execution(one.client, agent="large")
+        for size in (300 << 10, 2 << 20, 300 << 10):
+            await one.client.executions.UpdateStatus(token(large, "x" * size))
+        await one.client.executions.UpdateStatus(delta(large, phase=EXECUTION_COMPLETED))
+        lines = await exported(one.client)
+    async with serving(tmp_path / "b", max_message_bytes=1 << 20) as other:
+        with pytest.raises(Failure, match=f"change 3 of {large} makes a request of 20[0-9]+ bytes") as told:
+            await imported(other.client, lines)
+        assert told.value.reason == "MESSAGE_TOO_LARGE"
+        assert await everything(other.client) == [small]
+    enough = int(re.findall(r"--max-message-bytes (\d+)", told.value.hint)[0])
+    assert findings(tmp_path / "b") == []
+    async with serving(tmp_path / "b", max_message_bytes=enough) as other:
+        assert (await imported(other.client, lines, retry_for=60.0))["imported"] == 1
+        assert await exported(other.client) == lines
+    assert findings(tmp_path / "b") == []
+
+
+async def test_a_resource_that_no_request_can_bring_is_told_with_what_to_do(tmp_path: Path) -> None:
+    """As a change is: an agent may have become too large for the request that imports it."""
+    async with serving(tmp_path / "a") as one:
+        made = agent("large")
+        made.spec.instructions = "x" * (1 << 20)
+        created = await one.client.agents.Create(made)
+        await one.client.executions.Create(execution(agent_id=created.metadata.id))
+        lines = await exported(one.client)
+    async with serving(tmp_path / "b", max_message_bytes=1 << 20) as other:
+        with pytest.raises(Failure, match=r"line 2 makes a request of 10\d+ bytes") as told:
+            await imported(other.client, lines, LIVE_IMPORT_TERMINATE)
+        assert told.value.reason == "MESSAGE_TOO_LARGE"
 
 
 @pytest.mark.parametrize("after", [3, 5, 6])

@@ -30,11 +30,14 @@ from runstream.cli.runner import runner
 from runstream.cli.server_app import add_serve
 from runstream.cli.take_in import import_
 from runstream.cli.watch import watch
+from runstream.model.variables import unknown_variables
 
 _EXECUTIONS = "Executions"
 _RESOURCES = "Agents, instances and sessions"
 _SERVER = "Server and runners"
 _FOLDERS = "Data folders"
+
+_SERVER_VARIABLE = "RUNSTREAM_SERVER"
 
 _EXIT_CODES = "\n".join(("[bold]Exit codes[/bold]", *(f"{code.value:>3}  {text}" for code, text in MEANINGS.items())))
 
@@ -74,7 +77,17 @@ def set_connection(  # noqa: PLR0913 — one parameter per option
 ) -> None:
     """Run AI agents: create executions, follow them live, lose nothing."""
     given = Connection(server, tls, ca, cert, key, output, timeout)
-    context.obj = given.under(Connection(server=os.environ.get("RUNSTREAM_SERVER") or None))
+    named = os.environ.get(_SERVER_VARIABLE)
+    if not (server or named):
+        _tell_of_misspelt()
+    context.obj = given.under(Connection(server=named or None))
+
+
+def _tell_of_misspelt() -> None:
+    """Warn of a variable that seems to name a server: the one on this machine would be called instead."""
+    for variable, meant in unknown_variables(os.environ, [_SERVER_VARIABLE]).items():
+        if meant:
+            typer.echo(f"warning: {variable} is not read; did you mean {meant}?", err=True)
 
 
 def _add(panel: str, command: Callable[..., Any], *examples: str, name: str | None = None) -> None:

@@ -11,7 +11,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 from grpc.aio import AioRpcError
 
-from runstream.cli.failure import is_lost_connection, of_call
+from runstream.cli.failure import Failure, is_lost_connection, of_call
 from runstream.cli.patience import Patience
 from runstream.cli.transfer import parsed, unusable
 from runstream.v1.agent_execution_pb2 import ExecutionChange
@@ -29,14 +29,19 @@ from runstream.v1.transfer_pb2_grpc import TransferControllerStub
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from grpc.aio import UnaryUnaryMultiCallable
+
     from runstream.cli.client import Client
     from runstream.v1.transfer_pb2 import LiveImport
 
 M = TypeVar("M", bound=Message)
+Q = TypeVar("Q", bound=Message)
+A = TypeVar("A", bound=Message)
 
 #: How much one request brings; a change that is larger goes alone.
 _PIECE_BYTES: Final = 256 << 10
 _PIECE_CHANGES: Final = 500
+_TOO_LARGE: Final = "MESSAGE_TOO_LARGE"
 #: How long a call may take unless told otherwise: with its last piece, a long log is folded as a whole.
 _TIMEOUT: Final = 300.0
 
@@ -92,7 +97,7 @@ class Intake:
         patience = Patience(self._retry_for)
         while True:
             try:
-                await self._client.call(self._transfer.ImportResources, request, seconds=self._timeout)
+                await self._send(self._transfer.ImportResources, request, f"line {self._line}")
             except AioRpcError as error:
                 if self._keep and of_call(error, self._client.connection).reason == "RESOURCE_DIFFERS":
                     await self._keep_existing(request, error)
@@ -133,12 +138,27 @@ class Intake:
                 raise unusable(self._place, f"line {self._line} is no change, and {execution_id} has {last} of them")
             data = self._parse(change, ExecutionChange()).SerializeToString()
             if piece.changes and (size + len(data) > _PIECE_BYTES or len(piece.changes) >= _PIECE_CHANGES):
-                await self._client.call(self._transfer.ImportExecution, piece, seconds=self._timeout)
+                await self._send_piece(piece)
                 piece, size = self._new_piece(described, revision - 1), 0
             piece.changes.append(data)
             size += len(data)
         piece.last = True
-        return await self._client.call(self._transfer.ImportExecution, piece, seconds=self._timeout)
+        return await self._send_piece(piece)
+
+    async def _send_piece(self, piece: ImportExecutionRequest) -> ImportExecutionResponse:
+        what = f"change {piece.after_revision + 1} of {piece.execution_id}"
+        return await self._send(self._transfer.ImportExecution, piece, what)
+
+    async def _send(self, method: UnaryUnaryMultiCallable[Q, A], request: Q, what: str) -> A:
+        """Call once. A request that the server takes for too large is a `Failure`: it cannot be sent in parts."""
+        try:
+            return await self._client.call(method, request, seconds=self._timeout)
+        except AioRpcError as error:
+            told = of_call(error, self._client.connection)
+            # gRPC itself, which refuses it where the engine is grpcio, gives no reason.
+            if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED or told.reason not in ("", _TOO_LARGE):
+                raise
+            raise _too_large(f"{self._place}: {what}", request.ByteSize(), told.message) from None
 
     def _new_piece(self, described: dict[str, Any], after: int) -> ImportExecutionRequest:
         return ImportExecutionRequest(
@@ -170,3 +190,13 @@ class Intake:
         except (json_format.ParseError, TypeError, ValueError, AttributeError, RecursionError) as error:
             name = message.DESCRIPTOR.name
             raise unusable(self._place, f"line {self._line} holds no {name}: {error}") from None
+
+
+def _too_large(what: str, size: int, told: str) -> Failure:
+    return Failure(
+        f"{what} makes a request of {size} bytes, which the server does not take: {told}",
+        code=grpc.StatusCode.RESOURCE_EXHAUSTED.name,
+        reason=_TOO_LARGE,
+        hint=f"start that server with `--max-message-bytes {size}` or more for the time of the import, and repeat it:"
+        " what is in stays in",
+    )

@@ -184,7 +184,7 @@ def serve(  # noqa: PLR0913 — one parameter per setting
             log_level=log_level and log_level.value,
         )
     except ValueError as error:
-        _refuse(_wrong_settings(error), ExitCode.USAGE)
+        _refuse("\n  ".join(str(error).splitlines()), ExitCode.USAGE)
     try:
         _check_certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
     except Misuse as misuse:
@@ -205,20 +205,6 @@ def _check_certificates(cert: Path | None, key: Path | None, client_ca: Path | N
 def _refuse(message: str, code: ExitCode) -> NoReturn:
     typer.echo(f"error: {clean(message)}", err=True)
     raise typer.Exit(code)
-
-
-def _wrong_settings(error: ValueError) -> str:
-    """Return what is wrong with the settings: a line for each when there are several."""
-    from pydantic import ValidationError  # noqa: PLC0415 — loaded with the settings alone
-
-    if not isinstance(error, ValidationError):
-        return str(error)
-    lines = []
-    for fault in error.errors(include_url=False, include_input=False):
-        place = ".".join(str(part) for part in fault["loc"])
-        what = fault["msg"].removeprefix("Value error, ")
-        lines.append(f"{place}: {what}" if place else what)
-    return "\n  ".join(lines)
 
 
 def _told(error: Exception) -> str:

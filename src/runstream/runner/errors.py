@@ -37,7 +37,7 @@ class AgentFailure(Exception):
         """Take the stable `reason` and the `message`; both are told to every client."""
         super().__init__(message or reason)
         self.reason = reason
-        self.message = message or reason
+        self.message: str = message or reason
 
 
 class ReportRefused(AgentFailure):
@@ -141,7 +141,7 @@ class ContextInvalid(ValueError):
     def __init__(self, violations: list[tuple[str, str]]) -> None:
         """Take the fields, each with what is wrong with it and what would be right."""
         super().__init__("; ".join(f"{field} {told}" for field, told in violations))
-        self.violations = tuple(violations)
+        self.violations: tuple[tuple[str, str], ...] = tuple(violations)
 
 
 class SecretUnknown(LookupError):
@@ -169,7 +169,7 @@ class ToolUnknown(AgentFailure, LookupError):
         meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
         super().__init__("TOOL_UNKNOWN", f"There is no tool {name!r}.{meant}")
         self.name = name
-        self.near = tuple(near)
+        self.near: tuple[str, ...] = tuple(near)
 
 
 class ToolNotAllowed(AgentFailure, PermissionError):
@@ -189,7 +189,7 @@ class ToolArgumentsInvalid(AgentFailure, ValueError):
         told = "; ".join(f"{field}: {what}" if field else what for field, what in violations)
         super().__init__("TOOL_ARGUMENTS_INVALID", f"The tool {name!r} does not take these arguments: {told}")
         self.name = name
-        self.violations = tuple(violations)
+        self.violations: tuple[tuple[str, str], ...] = tuple(violations)
 
 
 class ToolBroke(AgentFailure):
@@ -212,7 +212,7 @@ class AgentMutated(AgentFailure):
             f"The agent has changed its own {named}{more} during an invocation. What belongs to an invocation is kept"
         )
         super().__init__("AGENT_MUTATED", f"{told} in variables of the call; the agent itself works for others, too.")
-        self.paths = tuple(paths)
+        self.paths: tuple[str, ...] = tuple(paths)
 
 
 _MOST_PATHS = 5

@@ -43,7 +43,7 @@ class Message:
         # What an earlier attempt said under this id is replaced by what this one says.
         self._replaces = desk.record.has_message(opening.id)
         self._said: list[str] = []
-        self.id = opening.id
+        self.id: str = opening.id
 
     @property
     def said(self) -> str:

@@ -85,7 +85,7 @@ class Runner:
         self._attached = asyncio.Event()
         self._ended = asyncio.Event()
         #: What the server knows this runner by; no other process has it.
-        self.id = f"{socket.gethostname()[:200]}-{os.getpid()}-{secrets.token_hex(4)}"
+        self.id: str = f"{socket.gethostname()[:200]}-{os.getpid()}-{secrets.token_hex(4)}"
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain; a second signal gives everything back at once.

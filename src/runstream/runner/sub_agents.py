@@ -39,7 +39,7 @@ class SubAgent:
         self._desk = desk
         self._entry = entry
         self._begun = begun
-        self.id = entry.id
+        self.id: str = entry.id
         #: Reports what this sub-agent does.
         self.report = report
         #: What it answered: a text, or anything JSON can be made of.

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 _LOG = structlog.get_logger(__name__)
 
 _CHUNK_BYTES: Final = 1 << 20
-#: A client that takes no chunk for so long, in seconds, loses its backup: the database cannot keep the state forever.
+#: A client that takes less than so many bytes in so many seconds loses its backup: the database cannot keep the state
+#: for ever. A line of half a megabit per second is fast enough.
 STALL_SECONDS: Final = 60.0
+STALL_BYTES: Final = 4 << 20
 
 
 class BackupService:
@@ -74,11 +76,21 @@ class BackupService:
         return self._store
 
     async def _watch(self, backup: _Backup) -> None:
-        """End a backup that does not move. Its client need not even read that: the place is free at once."""
-        while backup.moved.is_set():
-            backup.moved.clear()
-            await self._clock.wait(backup.moved, STALL_SECONDS)
+        """End a backup that stands still or crawls. Its client need not even read that: the place is free at once."""
+        while await self._goes_on(backup):
+            pass
         self._end(backup, _stalled())
+
+    async def _goes_on(self, backup: _Backup) -> bool:
+        """Return True as soon as the client has taken what it must, False when its time for that is over."""
+        due, enough = self._clock.monotonic() + STALL_SECONDS, backup.taken + STALL_BYTES
+        while backup.taken < enough:
+            left = due - self._clock.monotonic()
+            if left <= 0:
+                return False
+            backup.moved.clear()
+            await self._clock.wait(backup.moved, left)
+        return True
 
     def _end(self, backup: _Backup, error: RunstreamError) -> None:
         backup.end(error)
@@ -94,9 +106,10 @@ class _Backup:
         self._copy: Copy | None = None
         self._totals = BackupTotals()
         self._ended: RunstreamError | None = None
-        #: Set by every step that it makes.
+        #: How many bytes of entries its client has taken.
+        self.taken = 0
+        #: Set whenever it has taken some.
         self.moved = asyncio.Event()
-        self.moved.set()
 
     async def begin(self, clock: Clock) -> Copy:
         """Take hold of what is on disk now, until the end."""
@@ -112,8 +125,8 @@ class _Backup:
             keys, values = zip(*found, strict=True)
             self._totals.entries += len(keys)
             self._totals.bytes += sum(map(len, keys)) + sum(map(len, values))
-            self.moved.set()
             yield BackupChunk(keys=keys, values=values)
+            self.taken = self._totals.bytes
             self.moved.set()
         copy.release()  # the last chunk may be slow to go, and needs nothing any more
         _LOG.info("backup_read", entries=self._totals.entries, bytes=self._totals.bytes)
@@ -146,4 +159,5 @@ def _shutting_down() -> Unavailable:
 
 
 def _stalled() -> Aborted:
-    return Aborted("BACKUP_STALLED", f"No chunk of the backup was taken for {STALL_SECONDS:g} s. Begin it again.")
+    told = f"Less than {STALL_BYTES >> 20} MiB of the backup were taken in {STALL_SECONDS:g} s. Begin it again."
+    return Aborted("BACKUP_STALLED", told)

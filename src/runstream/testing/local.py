@@ -45,7 +45,7 @@ class LocalServer:
 
     def __init__(self, server: Server, client: Client, settings: Settings, clock: Clock | None, timeout: float) -> None:
         """Take what runs already."""
-        self.address = server.address
+        self.address: str = server.address
         #: The generated stubs, for what is not offered here.
         self.client = client
         #: The server's settings.

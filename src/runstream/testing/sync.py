@@ -68,7 +68,7 @@ class SyncHandle:
 
     def __init__(self, handle: Handle, loop: LoopThread) -> None:
         """Wait in this thread for what `handle` does in the thread of `loop`."""
-        self.id = handle.id
+        self.id: str = handle.id
         self._handle = handle
         self._call = loop.call
 
@@ -147,8 +147,8 @@ class SyncServer:
         """Wait in this thread for what `server` does in the thread of `loop`."""
         #: The server itself, for coroutines that `call` runs.
         self.server = server
-        self.address = server.address
-        self.clock = server.clock
+        self.address: str = server.address
+        self.clock: Clock | None = server.clock
         self._loop = loop
 
     def run(

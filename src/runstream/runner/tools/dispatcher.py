@@ -52,7 +52,7 @@ class ToolDispatcher:
 
     def __init__(self, registry: ToolRegistry) -> None:
         """Call the tools of `registry`, those too that are added later."""
-        self.registry = registry
+        self.registry: ToolRegistry = registry
 
     async def call(self, name: str, arguments: Arguments, context: ExecutionContext, *, call_id: str = "") -> Any:  # noqa: ANN401  # whatever the tool returns
         """Call a tool in a context, and return what it returns.

@@ -71,8 +71,8 @@ class ToolHandle:
         self._span: Span | None = None
         #: Whether the context has to allow it by name.
         self.needs_leave = True
-        self.id = call.id
-        self.name = call.name
+        self.id: str = call.id
+        self.name: str = call.name
         #: What the tool returned: a text, or anything JSON can be made of. At most 256 KiB of it are reported.
         self.result: object = ""
         #: What a person decided; None when nobody was asked.

@@ -30,19 +30,19 @@ class Tool:
         """Read a function. TypeError, or ValueError for its name, when it cannot be a tool."""
         own = inspect.unwrap(function.func if isinstance(function, functools.partial) else function)
         #: The name as it was given.
-        self.given_name = name or getattr(own, "__name__", "").replace("<lambda>", "")
+        self.given_name: str = name or getattr(own, "__name__", "").replace("<lambda>", "")
         #: The name as tools are compared, here and by models' providers.
-        self.name = sanitised(self.given_name)
+        self.name: str = sanitised(self.given_name)
         if not self.name:
             raise ValueError(f"a tool needs a name, which {own!r} has not; give one")
         if _is(inspect.isasyncgenfunction, function) or _is(inspect.isgeneratorfunction, function):
             raise TypeError(f"the tool {self.name!r} is a generator; a tool returns its result")
-        self.description = description or inspect.getdoc(own) or ""
+        self.description: str = description or inspect.getdoc(own) or ""
         #: Asks a person before each use.
         self.approval = approval
         self.function = function
         #: Whether it blocks: it then runs in a thread.
-        self.blocks = not _is(inspect.iscoroutinefunction, function)
+        self.blocks: bool = not _is(inspect.iscoroutinefunction, function)
         self._parameters = Parameters(function, self.name)
 
     def __repr__(self) -> str:
