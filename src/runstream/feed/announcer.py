@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from runstream.feed.hub import ANY_EXECUTION
-from runstream.model.phases import is_terminal
 from runstream.storage.records import EXECUTION_HEAD, TOMBSTONE
 
 if TYPE_CHECKING:
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
     from runstream.feed.recency import Recency
     from runstream.storage.folds import Folds
     from runstream.storage.store import Transaction
-    from runstream.stored.v1.stored_pb2 import ExecutionHead
 
 
 class Announcer:
@@ -34,9 +32,8 @@ class Announcer:
                 self._forget(record_id)
         for (kind, record_id), message in transaction.puts.items():
             if kind is EXECUTION_HEAD:
-                head = cast("ExecutionHead", message)
                 self._recency.note(record_id)
-                self._folds.note_commit(record_id, head, terminal=is_terminal(head.status.phase))
+                self._folds.note_commit(record_id, message)
                 self._hub.wake(record_id)
                 self._hub.wake(ANY_EXECUTION)
             elif kind is TOMBSTONE:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import plyvel
 
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from runstream.storage.write_counts import WriteCounts
 
 T = TypeVar("T")
+
+#: Stands for what is not remembered, where None is a record that is not there.
+_NOT_HERE: Final = object()
 
 _log = logging.getLogger(__name__)
 
@@ -64,8 +67,8 @@ class LevelDBStore:
         self._closing: asyncio.Task[None] | None = None
         self._listeners: list[CommitListener] = []
         self._in_doubt: list[Accepted] = []
-        self._durable = _LevelDBReader(database, self._check_open, database.peek, self._durable_record)
-        self._pending = _LevelDBReader(database, self._check_open, self.value, self.record)
+        self._durable = _LevelDBReader(self, database.peek, self._durable_record)
+        self._pending = _LevelDBReader(self, self.value, self.record)
 
     @classmethod
     def open(cls, path: Path, *, owner: Mapping[str, str]) -> LevelDBStore:
@@ -350,7 +353,20 @@ class LevelDBStore:
     def record(self, kind: RecordKind[M], record_id: str) -> M | None:
         """Return a pending record, shared; as `value`."""
         held = self._overlay.record((kind, record_id))
-        return self._durable_record(kind, record_id) if held is None else cast("M | None", held[1])
+        if held is None:
+            return self._durable_record(kind, record_id)
+        record: M | None = held[1]  # type: ignore[assignment]  # what is kept under a kind is of that kind
+        return record
+
+    @property
+    def readable_now(self) -> bool:
+        """Whether point reads need not wait."""
+        return self._closing is None and self._database.readable_now
+
+    async def readable(self) -> None:
+        """Return when point reads may begin. Raises `Unavailable`."""
+        self._check_open()
+        await self._database.readable()
 
     def log_end(self, execution_id: str) -> int | None:
         """Return the newest pending revision of a log that was lately written to; as `value`."""
@@ -358,16 +374,21 @@ class LevelDBStore:
 
     def _durable_record(self, kind: RecordKind[M], record_id: str) -> M | None:
         key = (kind, record_id)
-        if key in self._overlay.standing:
-            return cast("M | None", self._overlay.standing[key])
-        known = self._recent.get(key)
-        if known is not None:
-            return cast("M", known)
+        known: Any = self._overlay.standing.get(key, _NOT_HERE)
+        if known is _NOT_HERE:
+            known = self._recent.get(key)
+            if known is None:
+                return self._read(kind, record_id)
+        found: M | None = known
+        return found
+
+    def _read(self, kind: RecordKind[M], record_id: str) -> M | None:
+        """Read a record from the disk, and keep it."""
         value = self._database.peek(keys.record(kind, record_id))
         if value is None:
             return None
         message = kind.message.FromString(value)
-        self._recent.put(key, message)
+        self._recent.put((kind, record_id), message)
         return message
 
     async def _walk(self, make: Callable[[Any], Generator[None, None, T]]) -> T:
@@ -380,19 +401,18 @@ class _LevelDBReader:
 
     def __init__(
         self,
-        database: Database,
-        check_open: Callable[[], None],
+        store: LevelDBStore,
         value: Callable[[bytes], bytes | None],
         record: Callable[[RecordKind[Any], str], Any],
     ) -> None:
-        self._database = database
-        self._check_open = check_open
+        self._store = store
         self._value = value
         self._record = record
 
     async def shared(self, kind: RecordKind[M], record_id: str) -> M | None:
         """Return the record, not to be changed, or None."""
-        await self._readable()
+        if not self._store.readable_now:
+            await self._store.readable()
         found: M | None = self._record(kind, record_id)
         return found
 
@@ -407,17 +427,14 @@ class _LevelDBReader:
 
     async def holder(self, unique: Unique) -> str | None:
         """Return the id of the record that holds a name, or None when it is free."""
-        await self._readable()
+        if not self._store.readable_now:
+            await self._store.readable()
         value = self._value(keys.name(unique))
         return None if value is None else keys.decode_id(value)
 
     async def change(self, execution_id: str, revision: int) -> ExecutionChange | None:
         """Return one change of an execution's log, or None."""
-        await self._readable()
+        if not self._store.readable_now:
+            await self._store.readable()
         value = self._value(keys.change(execution_id, revision))
         return None if value is None else ExecutionChange.FromString(value)
-
-    async def _readable(self) -> None:
-        self._check_open()
-        if not self._database.readable_now:
-            await self._database.readable()

@@ -124,6 +124,11 @@ class Transaction:
         self.changes, self.expectations = [], []
         self.epoch = epoch
 
+    @property
+    def in_place(self) -> bool:
+        """Whether everything is found as before: no index entry comes or goes, and no record goes."""
+        return not (self.added_terms or self.removed_terms or self.deletes)
+
     def put(self, kind: RecordKind[M], record_id: str, message: M) -> None:
         """Store `message` under (`kind`, `record_id`), in place of what is there."""
         self.deletes.discard((kind, record_id))

@@ -116,6 +116,8 @@ class TimeLimits:
 
     def on_commit(self, transaction: Transaction) -> None:
         """Begin the time of a deadline that is new, end that of an execution that ended or is gone."""
+        if transaction.in_place:
+            return  # a deadline comes and goes with a phase, which moves index entries
         for (kind, execution_id), message in transaction.puts.items():
             if kind is EXECUTION_HEAD:
                 self._note(execution_id, cast("ExecutionHead", message))
@@ -187,7 +189,7 @@ class AnswerIfEnding:
     async def __call__(self, context: RequestContext[Any, Any]) -> AgentExecution | None:
         """Look at phase and control."""
         loaded = context.value(LOADED)
-        asked = loaded.head.status.control.action == CONTROL_CANCEL
+        asked = loaded.status.control.action == CONTROL_CANCEL
         if is_terminal(loaded.phase) or (asked and loaded.at_work):
             return await answer_unchanged(context, self._answer)
         return None

@@ -142,7 +142,7 @@ def _revise(
 
 
 def _stale(loaded: Loaded, given: int) -> FailedPrecondition:
-    head, current = loaded.head, loaded.head.status.attempt
+    head, current = loaded.head, loaded.status.attempt
     if head.runner_id:
         told = f"{given or 'none'}, but execution {loaded.id} is leased and at attempt {current}"
     else:
