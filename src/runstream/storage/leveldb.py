@@ -146,7 +146,7 @@ class LevelDBStore:
         for kind, term in transaction.unused:
             if self._is_used(kind, term):
                 raise Conflict(f"a {kind.name} is indexed under {term.index} {term.value!r}")
-        await self._accept(transaction, decide(self, transaction))
+        await self._accept(transaction, *decide(self, transaction))
 
     def on_commit(self, listener: CommitListener) -> None:
         """Have `listener` called with every transaction once it is on disk.
@@ -219,7 +219,7 @@ class LevelDBStore:
         await self._ready()
         # Changes accepted before are on disk when this returns, so a look at the disk afterwards
         # misses none.
-        await self._accept(Transaction(), [(key, None) for key in found])
+        await self._accept(Transaction(), [(key, None) for key in found], [])
         return bool(await self._walk(lambda db: walks.span(db, start, stop, 1)))
 
     async def copy(self) -> LevelDBCopy:
@@ -250,7 +250,7 @@ class LevelDBStore:
         await self._database.ready()
         self._check_open()
 
-    def _accept(self, transaction: Transaction, writes: list[Write]) -> asyncio.Future[None]:
+    def _accept(self, transaction: Transaction, writes: list[Write], record_bytes: list[int]) -> asyncio.Future[None]:
         """Lay writes over the database and send them to the writer.
 
         The future tells when they are on disk.
@@ -263,8 +263,10 @@ class LevelDBStore:
             return done
         standing = self._standing(transaction)
         self._numbers += 1
-        size = sum(len(key) + len(value or b"") for key, value in writes)
-        accepted = Accepted(self._numbers, transaction, writes, size, done)
+        size = 0
+        for key, value in writes:
+            size += len(key) + (0 if value is None else len(value))
+        accepted = Accepted(self._numbers, transaction, writes, record_bytes, size, done)
         self._accepted[accepted.number] = accepted
         self._overlay.add(accepted.number, writes)
         self._overlay.add_records(accepted.number, transaction, standing)
@@ -291,8 +293,8 @@ class LevelDBStore:
             self._overlay.settle_records(accepted.number, accepted.transaction)
             for key in accepted.transaction.deletes:
                 self._recent.drop(key)
-            for key, message in accepted.transaction.puts.items():
-                self._recent.put(key, message)
+            for (key, message), size in zip(accepted.transaction.puts.items(), accepted.record_bytes, strict=True):
+                self._recent.put(key, message, size)
         # Those who wait go on only after this turn of the loop, but before the readers that are woken in it.
         for accepted in batch:
             if not accepted.done.done():
@@ -388,7 +390,7 @@ class LevelDBStore:
         if value is None:
             return None
         message = kind.message.FromString(value)
-        self._recent.put((kind, record_id), message)
+        self._recent.put((kind, record_id), message, len(value))
         return message
 
     async def _walk(self, make: Callable[[Any], Generator[None, None, T]]) -> T:

@@ -108,6 +108,8 @@ class Transaction:
     claims: dict[Unique, str]
     releases: set[Unique]
     changes: list[ExecutionChange]
+    #: The changes as they are stored, made when they are appended: their size stands in the head.
+    encoded_changes: list[bytes]
     expectations: list[Expectation]
     #: Terms that nothing may be indexed under when it is committed.
     unused: set[tuple[AnyKind, Term]]
@@ -121,7 +123,7 @@ class Transaction:
         self.puts, self.claims = {}, {}
         self.deletes, self.added_terms, self.removed_terms = set(), set(), set()
         self.releases, self.unused = set(), set()
-        self.changes, self.expectations = [], []
+        self.changes, self.encoded_changes, self.expectations = [], [], []
         self.epoch = epoch
 
     @property
@@ -171,12 +173,15 @@ class Transaction:
         self.claims.pop(unique, None)
         self.releases.add(unique)
 
-    def append(self, change: ExecutionChange) -> None:
-        """Add `change` to the log of its execution.
+    def append(self, change: ExecutionChange) -> int:
+        """Add `change` to the log of its execution; return how many bytes it takes there.
 
         Its revision must be the newest plus one (expect the head).
         """
+        encoded = change.SerializeToString()
         self.changes.append(change)
+        self.encoded_changes.append(encoded)
+        return len(encoded)
 
     def expect(self, kind: RecordKind[M], record_id: str, revision: int | None) -> None:
         """Commit only if the record is at `revision`; None: is not there, ``ANY_REVISION``: is there."""

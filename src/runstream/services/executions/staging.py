@@ -52,11 +52,10 @@ def stage_change(
 
     The second change of one command follows the head that the first has staged.
     """
-    head.log_bytes += change.ByteSize()
     transaction = context.transaction
+    head.log_bytes += transaction.append(change)
     if (EXECUTION_HEAD, loaded.id) not in transaction.puts:
         transaction.expect(EXECUTION_HEAD, loaded.id, loaded.head.revision)
-    transaction.append(change)
     transaction.put(EXECUTION_HEAD, loaded.id, head)
     before, after = loaded.status, head.status
     if loaded.phase != after.phase or before.HasField("control") or after.HasField("control"):
