@@ -52,12 +52,14 @@ class _Plan:
     def __call__(self, message: Message) -> bool:
         if not self._checks:
             self._read()
-        checks, fields = self._checks, message.ListFields()
-        for field, value in fields:
+        checks, missing = self._checks, len(self._needed)
+        for field, value in message.ListFields():
             check = checks[field]
             if check is not None and not check(value):
                 return False
-        return not self._needed or self._needed.issubset([field for field, _ in fields])
+            if missing and field in self._needed:
+                missing -= 1
+        return not missing
 
     def _read(self) -> None:
         self._checks = {field: _check_of(field) for field in self._descriptor.fields}

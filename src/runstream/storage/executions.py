@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from weakref import WeakValueDictionary
 
 from runstream.storage.records import AGENT_EXECUTION, EXECUTION_HEAD
+from runstream.v1.agent_execution_pb2 import AgentExecution
 from runstream.v1.resource_pb2 import RESOURCE_VIEW_BASIC, ResourceView
 
 if TYPE_CHECKING:
     from runstream.storage.folds import Folds
     from runstream.storage.store import Store
     from runstream.stored.v1.stored_pb2 import ExecutionHead
-    from runstream.v1.agent_execution_pb2 import AgentExecution
 
 
 #: An execution at a revision, in a view.
@@ -61,8 +61,12 @@ class Executions:
 
         None when it was deleted since.
         """
-        record = await self._store.durable.get(AGENT_EXECUTION, execution_id)
-        return None if record is None else await self._complete(record, execution_id, head, view)
+        record = await self._store.durable.shared(AGENT_EXECUTION, execution_id)
+        if record is None:
+            return None
+        execution = AgentExecution()
+        execution.CopyFrom(record)
+        return await self._complete(execution, execution_id, head, view)
 
     async def encoded_at_head(
         self, execution_id: str, head: ExecutionHead, view: ResourceView.ValueType

@@ -66,6 +66,8 @@ class LevelDBStore:
         self._epoch = 0
         self._closing: asyncio.Task[None] | None = None
         self._listeners: list[CommitListener] = []
+        #: Those of them that are told of transactions that are in place, too.
+        self._told_of_all: list[CommitListener] = []
         self._in_doubt: list[Accepted] = []
         self._durable = _LevelDBReader(self, database.peek, self._durable_record)
         self._pending = _LevelDBReader(self, self.value, self.record)
@@ -148,12 +150,14 @@ class LevelDBStore:
                 raise Conflict(f"a {kind.name} is indexed under {term.index} {term.value!r}")
         await self._accept(transaction, *decide(self, transaction))
 
-    def on_commit(self, listener: CommitListener) -> None:
+    def on_commit(self, listener: CommitListener, *, in_place: bool = True) -> None:
         """Have `listener` called with every transaction once it is on disk.
 
         See `Store.on_commit`.
         """
         self._listeners.append(listener)
+        if in_place:
+            self._told_of_all.append(listener)
 
     async def scan(self, query: Query, *, after: str | None = None, limit: int) -> list[str]:
         """Return up to `limit` ids that match, newest first, beginning behind the id `after`.
@@ -303,7 +307,7 @@ class LevelDBStore:
             self._tell(accepted.transaction)
 
     def _tell(self, transaction: Transaction) -> None:
-        for listener in self._listeners:
+        for listener in self._told_of_all if transaction.in_place else self._listeners:
             try:
                 listener(transaction)
             except Exception:  # noqa: BLE001  # one listener's error is not the others' nor the commit's

@@ -48,7 +48,7 @@ class Overlay:
         """Lay the writes of transaction `number` over everything before."""
         for key, value in writes:
             self._writes[key] = (number, value)
-            if key.startswith(keys.ENTRY):
+            if key[:1] == keys.ENTRY:
                 self._entries.setdefault(keys.entries_of(key), set()).add(key)
 
     def settle(self, number: int, writes: list[Write]) -> None:
@@ -57,7 +57,7 @@ class Overlay:
             held = self._writes.get(key)
             if held is not None and held[0] == number:
                 del self._writes[key]
-                if key.startswith(keys.ENTRY):
+                if key[:1] == keys.ENTRY:
                     self._forget_entry(key)
 
     def add_records(

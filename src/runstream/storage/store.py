@@ -275,11 +275,12 @@ class Store(Protocol):
         """
         ...
 
-    def on_commit(self, listener: CommitListener) -> None:
+    def on_commit(self, listener: CommitListener, *, in_place: bool = True) -> None:
         """Have `listener` called with every transaction on disk, in order, before the caller goes on.
 
         It is called on the event loop even when the caller has gone away meanwhile; it must be
-        quick and not raise.
+        quick and not raise. With `in_place` False it is spared transactions that are in place, as most are: see
+        `Transaction.in_place`.
         """
         ...
 

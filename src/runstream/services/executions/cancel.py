@@ -141,8 +141,6 @@ class CancelGrace:
 
     def on_commit(self, transaction: Transaction) -> None:
         """Begin the grace period of a cancel that was recorded, end that of an execution that ended."""
-        if transaction.in_place:
-            return  # a cancel that comes or goes moves index entries
         for (kind, execution_id), message in transaction.puts.items():
             if kind is not EXECUTION_HEAD:
                 continue

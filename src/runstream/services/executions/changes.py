@@ -84,8 +84,9 @@ class StatusChange:
         revise(head, delta)
         replaced = sorted(set(replace)) if replace else []
         _fill_output_fields(context, loaded, delta, replaced)
-        merge_basic(head.status, delta, replaced)
-        _stamp_audit(head.status, delta, context, event)
+        after = head.status
+        merge_basic(after, delta, replaced)
+        _stamp_audit(after, delta, context, event)
         change = new_change(context, loaded, author)
         if delta.attempt:
             change.attempt = delta.attempt
@@ -112,9 +113,10 @@ class StatusChange:
     @staticmethod
     def _needs_fold(loaded: Loaded, delta: AgentExecutionStatus) -> bool:
         """Tell whether the delta ends what the state holds open, or has to tell a parent what came out."""
-        if delta.phase == EXECUTION_COMPLETED and loaded.head.parent_id:
+        phase = delta.phase
+        if phase == EXECUTION_COMPLETED and loaded.head.parent_id:
             return True
-        return is_terminal(delta.phase) and (loaded.head.may_have_open_items or reports_items(delta))
+        return is_terminal(phase) and (loaded.head.may_have_open_items or reports_items(delta))
 
 
 async def catch_up(
@@ -148,7 +150,8 @@ def reports_items(delta: AgentExecutionStatus) -> bool:
     """Tell whether a delta holds tool calls or sub-agents, which may be open."""
     if delta.tool_calls or delta.sub_agent_executions:
         return True
-    return bool(delta.messages) and any(message.tool_calls for message in delta.messages)
+    messages = delta.messages
+    return bool(messages) and any(message.tool_calls for message in messages)
 
 
 def _has_moved_on(before: ExecutionHead, after: ExecutionHead) -> bool:

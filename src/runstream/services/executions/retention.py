@@ -98,8 +98,6 @@ class Retention:
 
     def on_commit(self, transaction: Transaction) -> None:
         """Remember what has ended that the walk has passed already."""
-        if transaction.in_place:
-            return  # nothing has ended
         for (kind, execution_id), message in transaction.puts.items():
             if kind is not EXECUTION_HEAD:
                 continue

@@ -116,8 +116,6 @@ class TimeLimits:
 
     def on_commit(self, transaction: Transaction) -> None:
         """Begin the time of a deadline that is new, end that of an execution that ended or is gone."""
-        if transaction.in_place:
-            return  # a deadline comes and goes with a phase, which moves index entries
         for (kind, execution_id), message in transaction.puts.items():
             if kind is EXECUTION_HEAD:
                 self._note(execution_id, cast("ExecutionHead", message))

@@ -110,8 +110,6 @@ class Tree:
 
     def on_commit(self, transaction: Transaction) -> None:
         """Have those looked at that end or begin anew. Whoever never had a sub-execution costs a look at a flag."""
-        if transaction.in_place:
-            return  # whatever ends, is asked to, or is given to a runner moves index entries
         for change in transaction.changes:
             head = transaction.puts.get((EXECUTION_HEAD, change.execution_id))
             if head is not None:
