@@ -195,7 +195,7 @@ class Server:
             self.metrics_address = await self._publishing.serve(self._settings.metrics)
         if self._settings.otlp is not None:
             self._publishing.push(self._settings.otlp, self.address)
-        self._store.on_commit(phases.on_commit)
+        self._store.on_commit(phases.on_commit, in_place=False)
         self._keep(phases.begin())
         await asyncio.sleep(0)  # the counts are of now
 
@@ -208,15 +208,16 @@ class Server:
                 if ahead > _CLOCK_TOLERANCE_MS:
                     _LOG.warning("clock_behind_data", newest=newest, seconds=ahead // 1000)
         self._store.on_commit(Announcer(self._hub, self._wiring.recency, self._folds, self._wiring.follower))
-        self._store.on_commit(self._grace.on_commit)
+        # What begins and ends cancels and deadlines, ends trees or begins them anew, moves index entries.
+        self._store.on_commit(self._grace.on_commit, in_place=False)
         self._store.on_commit(self._approvals.on_commit)
-        self._store.on_commit(self._time_limits.on_commit)
-        self._store.on_commit(self._tree.on_commit)
+        self._store.on_commit(self._time_limits.on_commit, in_place=False)
+        self._store.on_commit(self._tree.on_commit, in_place=False)
         self._store.on_commit(self._dispatcher.on_commit)
         self._store.on_commit(self._purge_deleted)
         self._store.on_commit(Chronicle(verbose=self._settings.verbose).on_commit)
         if self._settings.retain:
-            self._store.on_commit(self._retention.on_commit)
+            self._store.on_commit(self._retention.on_commit, in_place=False)
             await self._retention.resume()
         await self._grace.resume()
         await self._approvals.resume()

@@ -10,7 +10,6 @@ import pytest
 
 from runstream.feed.hub import ANY_EXECUTION, Hub, Wake
 from runstream.model.errors import Unavailable
-from runstream.v1.agent_execution_pb2 import ExecutionChange
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -147,7 +146,7 @@ async def test_who_waits_in_step_is_given_what_comes_and_waits_on() -> None:
         for revision in (5, 6):
             hub.wake("one", _change(revision))
         await asyncio.sleep(0)
-        assert taken == [_change(5).SerializeToString(), _change(6).SerializeToString()]
+        assert taken == [_change(5)[1], _change(6)[1]]
         assert not waiting.done()
         hub.wake("one")
         assert await waiting == 6
@@ -196,7 +195,7 @@ async def test_a_crowd_is_given_a_change_bit_by_bit() -> None:
         hub.wake("one", _change(6))
         for _ in range(len(crowd)):
             await asyncio.sleep(0)
-        assert crowd == [[_change(5).SerializeToString(), _change(6).SerializeToString()]] * len(crowd)
+        assert crowd == [[_change(5)[1], _change(6)[1]]] * len(crowd)
         hub.wake("one")
         assert await asyncio.gather(*waiting) == [6] * len(crowd)
 
@@ -215,8 +214,8 @@ async def test_closing_ends_those_who_wait_in_step() -> None:
             wake.clear()
 
 
-def _change(revision: int) -> ExecutionChange:
-    return ExecutionChange(revision=revision)
+def _change(revision: int) -> tuple[int, bytes]:
+    return revision, b"change %d" % revision
 
 
 def _into(taken: list[bytes], room: Iterable[bool] = ()) -> Offer:

@@ -245,6 +245,19 @@ class StoreConformance(ABC):
             await store.commit(step(A, 1))
         assert heard == transactions
 
+    async def test_a_listener_may_be_spared_what_leaves_everything_to_be_found_as_before(self, store: Store) -> None:
+        """It hears of what adds or removes index entries or records, and of nothing else."""
+        heard: list[Transaction] = []
+        store.on_commit(heard.append, in_place=False)
+        term = Term("colour", "red")
+        moved, taken, gone = step(A, 2), step(A, 4), step(A, 5)
+        moved.index(AGENT, "a", after=[term])
+        taken.index(AGENT, "a", before=[term])
+        gone.delete(AGENT, "a")
+        for transaction in (step(A, 1), moved, step(A, 3), taken, gone):
+            await store.commit(transaction)
+        assert heard == [moved, taken, gone]
+
     async def test_a_listener_that_fails_hurts_nobody(self, store: Store) -> None:
         """The error of one listener reaches neither the other ones nor the commit."""
         heard: list[Transaction] = []

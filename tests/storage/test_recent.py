@@ -16,6 +16,8 @@ from tests.storage.samples import make_id
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from runstream.storage.records import AnyKind
+
 
 def agent(size: int) -> Agent:
     """An agent of about so many bytes."""
@@ -24,21 +26,26 @@ def agent(size: int) -> Agent:
     return made
 
 
+def keep(recent: RecentRecords, key: tuple[AnyKind, str], record: Agent) -> None:
+    """Keep a record as the store does, which knows its size."""
+    recent.put(key, record, record.ByteSize())
+
+
 def test_the_least_recently_used_records_leave_first() -> None:
     """What was read lately stays, however long ago it was written."""
     recent = RecentRecords(max_bytes=350)
     for name in ("a", "b", "c"):
-        recent.put((AGENT, name), agent(100))
+        keep(recent, (AGENT, name), agent(100))
     assert recent.get((AGENT, "a")) is not None
-    recent.put((AGENT, "d"), agent(100))
+    keep(recent, (AGENT, "d"), agent(100))
     assert [name for name in ("a", "b", "c", "d") if recent.get((AGENT, name)) is not None] == ["a", "c", "d"]
 
 
 def test_a_large_record_is_not_kept() -> None:
     """One that would drive out a hundred others is read again each time, and is not mistaken for its elder."""
     recent = RecentRecords()
-    recent.put((AGENT, "a"), agent(10))
-    recent.put((AGENT, "a"), agent(1 << 20))
+    keep(recent, (AGENT, "a"), agent(10))
+    keep(recent, (AGENT, "a"), agent(1 << 20))
     assert recent.get((AGENT, "a")) is None
 
 
@@ -50,7 +57,7 @@ def test_what_is_kept_is_what_was_put_last_and_is_bounded(steps: list[tuple[str,
         key = (AGENT, str(number))
         if step == "put":
             newest[key] = agent(size)
-            recent.put(key, newest[key])
+            keep(recent, key, newest[key])
         elif step == "drop":
             newest.pop(key, None)
             recent.drop(key)

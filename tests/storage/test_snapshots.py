@@ -8,6 +8,8 @@ from runstream.storage.folds import Folds
 from runstream.storage.leveldb import LevelDBStore
 from runstream.storage.records import EXECUTION_HEAD, STATUS_SNAPSHOT
 from runstream.storage.store import Transaction
+from runstream.stored.v1.stored_pb2 import ExecutionHead
+from runstream.v1.agent_execution_pb2 import EXECUTION_COMPLETED, EXECUTION_IN_PROGRESS
 from tests.storage.samples import Narrator, make_id
 
 if TYPE_CHECKING:
@@ -41,7 +43,10 @@ class Watch:
 
     def note(self, narrator: Narrator, *, terminal: bool = False) -> None:
         """Tell of the narrator's last commit."""
-        self.folds.note_commit(narrator.execution_id, narrator.head, terminal=terminal)
+        head = ExecutionHead()
+        head.CopyFrom(narrator.head)
+        head.status.phase = EXECUTION_COMPLETED if terminal else EXECUTION_IN_PROGRESS
+        self.folds.note_commit(narrator.execution_id, head)
 
     async def settle(self) -> None:
         """Wait until no snapshot is under way."""
@@ -135,13 +140,13 @@ async def test_a_snapshot_that_fails_is_made_later(store: LevelDBStore, caplog: 
     broken.append(narrator.unfoldable())
     await store.commit(broken)
     lost.revision = 2
-    watch.folds.note_commit(A, lost, terminal=False)
+    watch.folds.note_commit(A, lost)
     await watch.settle()
     assert "no snapshot" in caplog.text
-    watch.folds.note_commit(A, lost, terminal=False)
+    watch.folds.note_commit(A, lost)
     assert not watch.folds.snapshots_under_way
     lost.revision, lost.log_bytes = 1, 200_000
-    watch.folds.note_commit(A, lost, terminal=False)
+    watch.folds.note_commit(A, lost)
     await watch.settle()
     assert await watch.newest() is not None
 

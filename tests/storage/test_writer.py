@@ -42,7 +42,7 @@ def accepted(number: int, size: int = 10) -> Accepted:
     """A transaction with one write."""
     done = asyncio.get_running_loop().create_future()
     writes: list[Write] = [(str(number).encode(), b"")]
-    return Accepted(number, Transaction(), writes, size, done)
+    return Accepted(number, Transaction(), writes, [], size, done)
 
 
 async def test_what_queues_up_is_written_together() -> None:

@@ -136,6 +136,8 @@ class Dispatcher:
 
     def on_commit(self, transaction: Transaction) -> None:
         """Correct the views by what was committed."""
+        if transaction.in_place and not self._concerns_runners(transaction):
+            return
         # A runner knows what it reports itself, but not what was decided at once when it asked.
         by_runner = {change.execution_id for change in transaction.changes if change.author == CHANGE_AUTHOR_RUNNER}
         for (kind, record_id), message in transaction.puts.items():
@@ -153,6 +155,13 @@ class Dispatcher:
                 self._forget(record_id)
             elif kind is AGENT:
                 self._agents.pop(record_id, None)
+
+    def _concerns_runners(self, transaction: Transaction) -> bool:
+        """Tell whether a transaction touches more than executions that no runner holds."""
+        for (kind, record_id), message in transaction.puts.items():
+            if kind is AGENT or (kind is EXECUTION_HEAD and (message.runner_id or self.runners.holds(record_id))):
+                return True
+        return False
 
     def wake(self) -> None:
         """Have the dispatcher look whether something can be assigned."""
@@ -232,7 +241,8 @@ class Dispatcher:
         for_person = status.phase in WAITING
         holder = (execution_id, head.runner_id, status.attempt)
         as_before = self.runners.knows(*holder, for_person=for_person)
-        self.runners.note(*holder, for_person=for_person, told=told)
+        if not (as_before and told):
+            self.runners.note(*holder, for_person=for_person, told=told)
         if reported:
             self._undelivered.pop(execution_id, None)
             self.runners.note_named(*holder)

@@ -189,6 +189,10 @@ class Runners:
                 runner.stream.changed[execution_id] = attempt
                 runner.stream.flag.set()
 
+    def holds(self, execution_id: str) -> bool:
+        """Tell whether any runner holds an execution, as it is known here."""
+        return execution_id in self._holders
+
     def knows(self, execution_id: str, runner_id: str, attempt: int, *, for_person: bool) -> bool:
         """Tell whether this is how it is known here that a runner holds an execution."""
         holding = self.holding(execution_id, runner_id, attempt)

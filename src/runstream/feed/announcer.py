@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from runstream.feed.hub import ANY_EXECUTION
 from runstream.model.phases import is_terminal
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from runstream.feed.recency import Recency
     from runstream.storage.folds import Folds
     from runstream.storage.store import Transaction
-    from runstream.stored.v1.stored_pb2 import ExecutionHead
-    from runstream.v1.agent_execution_pb2 import ExecutionChange
 
 
 class Announcer:
@@ -35,11 +33,10 @@ class Announcer:
                 self._forget(record_id)
         for (kind, record_id), message in transaction.puts.items():
             if kind is EXECUTION_HEAD:
-                head = cast("ExecutionHead", message)
                 self._recency.note(record_id)
-                terminal = is_terminal(head.status.phase)
-                self._folds.note_commit(record_id, head, terminal=terminal)
+                self._folds.note_commit(record_id, message)
                 # Streams end with the terminal change, and that is for the readers themselves to do.
+                terminal = is_terminal(message.status.phase)
                 self._hub.wake(record_id, None if terminal else _only_change(transaction, record_id))
                 self._hub.wake(ANY_EXECUTION)
             elif kind is TOMBSTONE:
@@ -51,7 +48,11 @@ class Announcer:
         self._follower.forget(execution_id)
 
 
-def _only_change(transaction: Transaction, execution_id: str) -> ExecutionChange | None:
-    """Return the one change of an execution in a transaction; None when there are several, or none."""
-    changes = [change for change in transaction.changes if change.execution_id == execution_id]
+def _only_change(transaction: Transaction, execution_id: str) -> tuple[int, bytes] | None:
+    """Return the one change of an execution in a transaction, as it is stored; None when there are several, or none."""
+    changes = [
+        (change.revision, encoded)
+        for change, encoded in zip(transaction.changes, transaction.encoded_changes, strict=True)
+        if change.execution_id == execution_id
+    ]
     return changes[0] if len(changes) == 1 else None

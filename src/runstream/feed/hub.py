@@ -21,8 +21,6 @@ from runstream.model.errors import Unavailable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from runstream.v1.agent_execution_pb2 import ExecutionChange
-
     #: Passes on a message this instant, or tells that it cannot; it does not raise.
     Offer = Callable[[bytes], bool]
 
@@ -131,11 +129,11 @@ class Hub:
             if not readers and self._readers.get(topic) is readers:
                 del self._readers[topic]
 
-    def wake(self, topic: str, change: ExecutionChange | None = None) -> None:
+    def wake(self, topic: str, change: tuple[int, bytes] | None = None) -> None:
         """Put up the flag of everyone who listens to `topic`. Call it after the commit is on disk.
 
-        With `change`, which must be all that was committed to an execution, readers that are in step are given it
-        instead, in the next turn of the event loop, and the flags of the others go up then.
+        With `change`, its revision and encoding, which must be all that was committed to an execution, readers that are
+        in step are given it instead, in the next turn of the event loop, and the flags of the others go up then.
         """
         readers = self._readers.get(topic)
         if readers is None:
@@ -146,8 +144,7 @@ class Hub:
                 wake.raise_flag()
         else:
             # Later, so that whoever made the change has the answer before all these have the change.
-            loop = asyncio.get_running_loop()
-            loop.call_soon(self._give, list(readers), change.revision, change.SerializeToString())
+            asyncio.get_running_loop().call_soon(self._give, list(readers), *change)
 
     def _give(self, readers: list[Wake], revision: int, change: bytes) -> None:
         """Give a change to some of the readers, and to the others after whatever else the event loop has to do.

@@ -18,10 +18,10 @@ from runstream.v1.agent_execution_pb2 import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from typing import Literal
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from typing import Any, Literal
 
-    from runstream.v1.agent_execution_pb2 import AgentMessage, SubAgentExecution
+    from runstream.v1.agent_execution_pb2 import AgentMessage, SubAgentExecution, TodoItem, Usage
 
     _OutputField = Literal["started_at", "completed_at", "attempt", "control", "audit"]
     _DecisionField = Literal["expire_time", "action", "comment", "decided_by", "decide_time"]
@@ -53,22 +53,13 @@ def normalise_delta(delta: AgentExecutionStatus, new_id: Callable[[str], str]) -
     # What is unknown today may be known to the next version, which would then fold old changes
     # otherwise than this one did into its snapshots.
     clean.DiscardUnknownFields()
-    for name in OUTPUT_FIELDS:
-        clean.ClearField(name)
-    # Each list is asked first whether it holds anything: to iterate over an empty one costs as much as several entries.
-    if clean.messages:
-        _begin_messages(clean.messages, new_id)
-    if clean.tool_calls:
-        _begin_tool_calls(clean.tool_calls, new_id)
-    if clean.sub_agent_executions:
-        for sub_agent in clean.sub_agent_executions:
-            _begin_entry(sub_agent, SUB_AGENT, new_id)
-    if clean.usage:
-        for usage in clean.usage:
-            usage.id = usage.id or new_id(USAGE)
-    if clean.todos:
-        for key, todo in clean.todos.items():
-            todo.id = key
+    # Only what is set is looked at: most deltas hold one message, and to ask for each field costs more than that.
+    for field, value in clean.ListFields():
+        begin = _BEGIN.get(field.name)
+        if begin is not None:
+            begin(value, new_id)
+        elif field.name in OUTPUT_FIELDS:
+            clean.ClearField(field.name)
     return clean
 
 
@@ -105,6 +96,21 @@ def _begin_tool_calls(calls: Iterable[ToolCall], new_id: Callable[[str], str]) -
         _clear_decision(call)
 
 
+def _begin_sub_agents(sub_agents: Iterable[SubAgentExecution], new_id: Callable[[str], str]) -> None:
+    for sub_agent in sub_agents:
+        _begin_entry(sub_agent, SUB_AGENT, new_id)
+
+
+def _begin_usage(entries: Iterable[Usage], new_id: Callable[[str], str]) -> None:
+    for usage in entries:
+        usage.id = usage.id or new_id(USAGE)
+
+
+def _begin_todos(todos: Mapping[str, TodoItem], _new_id: Callable[[str], str]) -> None:
+    for key, todo in todos.items():
+        todo.id = key
+
+
 def _clear_decision(call: ToolCall) -> None:
     """Leave out of an approval what the server alone says."""
     if call.HasField("approval"):
@@ -123,3 +129,13 @@ def _interrupted(calls: Iterable[ToolCall], completed_at: str) -> Iterator[ToolC
     for call in calls:
         if call.status not in ENDED_TOOL_CALLS:
             yield ToolCall(id=call.id, status=TOOL_CALL_INTERRUPTED, completed_at=completed_at)
+
+
+#: How the entries of a list begin, by the name of the field.
+_BEGIN: Final[dict[str, Callable[[Any, Callable[[str], str]], None]]] = {
+    "messages": _begin_messages,
+    "tool_calls": _begin_tool_calls,
+    "sub_agent_executions": _begin_sub_agents,
+    "usage": _begin_usage,
+    "todos": _begin_todos,
+}

@@ -319,8 +319,9 @@ def audit_creation(audit: Audit, context: RequestContext[Any, Any], resource_id:
 
 def audit_update(info: AuditInfo, context: RequestContext[Any, Any], event: str) -> None:
     """Fill one audit trail of something that this call changes."""
-    info.updated_by.Clear()
-    info.updated_by.id = context.caller.actor
+    actor = info.updated_by
+    actor.Clear()
+    actor.id = context.caller.actor
     info.updated_at.CopyFrom(context.timestamp)
     info.event = event
 

@@ -9,6 +9,7 @@ import protovalidate
 
 from runstream.model.errors import FieldViolation, InvalidArgument
 from runstream.pipeline.entries import check_entries
+from runstream.pipeline.rules import keeps_rules
 from runstream.pipeline.values import bad_values
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ def validate(message: Message) -> None:
     `ResourceExhausted` for a request with too many entries.
     """
     check_entries(message)
+    if keeps_rules(message):
+        return
     violations = violations_of(message)
     if violations:
         raise invalid_fields(violations)

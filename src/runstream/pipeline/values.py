@@ -36,6 +36,16 @@ def bad_values(message: Message) -> list[FieldViolation]:
     return found
 
 
+def is_sound(value: Struct) -> bool:
+    """Tell whether a struct goes no deeper than it may, and holds only numbers that are some."""
+    return _fits(value, DEEPEST) and _is_finite(value)
+
+
+def is_duration(value: Duration) -> bool:
+    """Tell whether JSON can write a duration."""
+    return abs(value.seconds) <= _LONGEST_SECONDS and abs(value.nanos) < _NANOS and value.seconds * value.nanos >= 0
+
+
 def _look_into(message: Message, path: str, found: list[FieldViolation]) -> None:
     for name, repeated in _leading_to_leaves(message.DESCRIPTOR):
         if repeated:
@@ -49,7 +59,7 @@ def _look_into(message: Message, path: str, found: list[FieldViolation]) -> None
 
 def _look(value: Message, path: str, found: list[FieldViolation]) -> None:
     if isinstance(value, Duration):
-        if not _is_duration(value):
+        if not is_duration(value):
             told = f"must be at most {_LONGEST_SECONDS} seconds, with nanos of the same sign and within a second"
             found.append(FieldViolation(path, told, "duration.valid"))
     elif not isinstance(value, Struct):
@@ -88,10 +98,6 @@ def _is_finite(value: Struct | ListValue) -> bool:
 
 def _entries(value: Struct | ListValue) -> Any:  # noqa: ANN401  # the values of a map or of a list
     return value.fields.values() if isinstance(value, Struct) else value.values
-
-
-def _is_duration(value: Duration) -> bool:
-    return abs(value.seconds) <= _LONGEST_SECONDS and abs(value.nanos) < _NANOS and value.seconds * value.nanos >= 0
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from runstream.storage import keys
 from runstream.storage.records import IDEMPOTENCY
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from runstream.storage.overlay import Write
     from runstream.storage.records import AnyKind
     from runstream.storage.store import Expectation, Transaction
-    from runstream.v1.agent_execution_pb2 import ExecutionChange
 
 
 _NOTHING: Final = b""
@@ -38,7 +37,14 @@ class State(Protocol):
         ...
 
 
-def decide(state: State, transaction: Transaction) -> list[Write]:
+class Decision(NamedTuple):
+    """What a transaction writes, and how many bytes each record takes that it puts, in their order."""
+
+    writes: list[Write]
+    record_bytes: list[int]
+
+
+def decide(state: State, transaction: Transaction) -> Decision:
     """Return what a transaction writes; raise `Conflict` when what it expects does not hold.
 
     Removals come before additions, so that what a transaction gives up and takes again is there
@@ -46,12 +52,16 @@ def decide(state: State, transaction: Transaction) -> list[Write]:
     """
     for expectation in transaction.expectations:
         _check(state, expectation)
-    return [
-        *_records(state, transaction),
-        *_terms(transaction),
-        *_names(state, transaction),
-        *_changes(state, transaction.changes),
-    ]
+    writes: list[Write] = []
+    if transaction.deletes:
+        writes += _removals(state, transaction)
+    record_bytes = _put(state, transaction, writes)
+    if not transaction.in_place:
+        writes += _terms(transaction)
+    if transaction.claims or transaction.releases:
+        writes += _names(state, transaction)
+    _append(state, transaction, writes)
+    return Decision(writes, record_bytes)
 
 
 def _check(state: State, expected: Expectation) -> None:
@@ -66,18 +76,26 @@ def _check(state: State, expected: Expectation) -> None:
         raise Conflict(f"{kind.name} {record_id} is at revision {kind.revision_of(record)}, not {revision}")
 
 
-def _records(state: State, transaction: Transaction) -> Iterator[Write]:
+def _removals(state: State, transaction: Transaction) -> Iterator[Write]:
     for kind, record_id in transaction.deletes:
         if kind is IDEMPOTENCY:
             yield from _old_expiry(state, record_id)
         yield keys.record(kind, record_id), None
+
+
+def _put(state: State, transaction: Transaction, writes: list[Write]) -> list[int]:
+    """Add the records that are put to the writes; return how many bytes each takes."""
+    sizes = []
     for (kind, record_id), message in transaction.puts.items():
         if kind is IDEMPOTENCY:
-            yield from _old_expiry(state, record_id)
-        yield keys.record(kind, record_id), message.SerializeToString()
+            writes += _old_expiry(state, record_id)
+        encoded = message.SerializeToString()
+        writes.append((keys.record(kind, record_id), encoded))
+        sizes.append(len(encoded))
         time_ms = _expiry_ms(message) if kind is IDEMPOTENCY else None
         if time_ms is not None:
-            yield keys.expiry(time_ms, record_id), _NOTHING
+            writes.append((keys.expiry(time_ms, record_id), _NOTHING))
+    return sizes
 
 
 def _old_expiry(state: State, record_id: str) -> Iterator[Write]:
@@ -114,14 +132,14 @@ def _names(state: State, transaction: Transaction) -> Iterator[Write]:
         yield key, keys.encode_id(record_id)
 
 
-def _changes(state: State, changes: list[ExecutionChange]) -> Iterator[Write]:
-    """Yield the additions to logs, each of which must go on where the log ends.
+def _append(state: State, transaction: Transaction, writes: list[Write]) -> None:
+    """Add to the writes the additions to logs, each of which must go on where the log ends.
 
     The head that the caller expects says so already. Here it is checked against the log itself,
     since a change that is written over another, or behind a gap, cannot be repaired.
     """
     ends: dict[str, int] = {}
-    for change in changes:
+    for change, encoded in zip(transaction.changes, transaction.encoded_changes, strict=True):
         execution_id, revision = change.execution_id, change.revision
         end = ends.get(execution_id) or state.log_end(execution_id)
         if revision < 1:
@@ -134,7 +152,7 @@ def _changes(state: State, changes: list[ExecutionChange]) -> Iterator[Write]:
         elif revision != end + 1:
             raise Conflict(f"change {revision} of {execution_id} has none before it")
         ends[execution_id] = revision
-        yield keys.change(execution_id, revision), change.SerializeToString()
+        writes.append((keys.change(execution_id, revision), encoded))
 
 
 def _check_place(state: State, execution_id: str, revision: int) -> None:

@@ -170,12 +170,12 @@ class Folds:
         self._locks.pop(execution_id, None)
         self._snapshots.forget(execution_id)
 
-    def note_commit(self, execution_id: str, head: ExecutionHead, *, terminal: bool) -> None:
+    def note_commit(self, execution_id: str, head: ExecutionHead) -> None:
         """Hear that `head` is on disk; see `Snapshots.note_commit`.
 
         Costs the same however long the execution is.
         """
-        self._snapshots.note_commit(execution_id, head, terminal=terminal)
+        self._snapshots.note_commit(execution_id, head)
 
     async def settle(self) -> None:
         """Wait until no snapshot is under way."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import plyvel
 
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from runstream.storage.write_counts import WriteCounts
 
 T = TypeVar("T")
+
+#: Stands for what is not remembered, where None is a record that is not there.
+_NOT_HERE: Final = object()
 
 _log = logging.getLogger(__name__)
 
@@ -63,9 +66,11 @@ class LevelDBStore:
         self._epoch = 0
         self._closing: asyncio.Task[None] | None = None
         self._listeners: list[CommitListener] = []
+        #: Those of them that are told of transactions that are in place, too.
+        self._told_of_all: list[CommitListener] = []
         self._in_doubt: list[Accepted] = []
-        self._durable = _LevelDBReader(database, self._check_open, database.peek, self._durable_record)
-        self._pending = _LevelDBReader(database, self._check_open, self.value, self.record)
+        self._durable = _LevelDBReader(self, database.peek, self._durable_record)
+        self._pending = _LevelDBReader(self, self.value, self.record)
 
     @classmethod
     def open(cls, path: Path, *, owner: Mapping[str, str]) -> LevelDBStore:
@@ -143,14 +148,16 @@ class LevelDBStore:
         for kind, term in transaction.unused:
             if self._is_used(kind, term):
                 raise Conflict(f"a {kind.name} is indexed under {term.index} {term.value!r}")
-        await self._accept(transaction, decide(self, transaction))
+        await self._accept(transaction, *decide(self, transaction))
 
-    def on_commit(self, listener: CommitListener) -> None:
+    def on_commit(self, listener: CommitListener, *, in_place: bool = True) -> None:
         """Have `listener` called with every transaction once it is on disk.
 
         See `Store.on_commit`.
         """
         self._listeners.append(listener)
+        if in_place:
+            self._told_of_all.append(listener)
 
     async def scan(self, query: Query, *, after: str | None = None, limit: int) -> list[str]:
         """Return up to `limit` ids that match, newest first, beginning behind the id `after`.
@@ -216,7 +223,7 @@ class LevelDBStore:
         await self._ready()
         # Changes accepted before are on disk when this returns, so a look at the disk afterwards
         # misses none.
-        await self._accept(Transaction(), [(key, None) for key in found])
+        await self._accept(Transaction(), [(key, None) for key in found], [])
         return bool(await self._walk(lambda db: walks.span(db, start, stop, 1)))
 
     async def copy(self) -> LevelDBCopy:
@@ -247,7 +254,7 @@ class LevelDBStore:
         await self._database.ready()
         self._check_open()
 
-    def _accept(self, transaction: Transaction, writes: list[Write]) -> asyncio.Future[None]:
+    def _accept(self, transaction: Transaction, writes: list[Write], record_bytes: list[int]) -> asyncio.Future[None]:
         """Lay writes over the database and send them to the writer.
 
         The future tells when they are on disk.
@@ -260,8 +267,10 @@ class LevelDBStore:
             return done
         standing = self._standing(transaction)
         self._numbers += 1
-        size = sum(len(key) + len(value or b"") for key, value in writes)
-        accepted = Accepted(self._numbers, transaction, writes, size, done)
+        size = 0
+        for key, value in writes:
+            size += len(key) + (0 if value is None else len(value))
+        accepted = Accepted(self._numbers, transaction, writes, record_bytes, size, done)
         self._accepted[accepted.number] = accepted
         self._overlay.add(accepted.number, writes)
         self._overlay.add_records(accepted.number, transaction, standing)
@@ -289,8 +298,8 @@ class LevelDBStore:
             self._overlay.settle_records(accepted.number, accepted.transaction)
             for key in accepted.transaction.deletes:
                 self._recent.drop(key)
-            for key, message in accepted.transaction.puts.items():
-                self._recent.put(key, message)
+            for (key, message), size in zip(accepted.transaction.puts.items(), accepted.record_bytes, strict=True):
+                self._recent.put(key, message, size)
         # Those who wait go on only after this turn of the loop, but before the readers that are woken in it.
         for accepted in batch:
             if not accepted.done.done():
@@ -299,7 +308,7 @@ class LevelDBStore:
             self._tell(accepted.transaction)
 
     def _tell(self, transaction: Transaction) -> None:
-        for listener in self._listeners:
+        for listener in self._told_of_all if transaction.in_place else self._listeners:
             try:
                 listener(transaction)
             except Exception:  # noqa: BLE001  # one listener's error is not the others' nor the commit's
@@ -351,7 +360,20 @@ class LevelDBStore:
     def record(self, kind: RecordKind[M], record_id: str) -> M | None:
         """Return a pending record, shared; as `value`."""
         held = self._overlay.record((kind, record_id))
-        return self._durable_record(kind, record_id) if held is None else cast("M | None", held[1])
+        if held is None:
+            return self._durable_record(kind, record_id)
+        record: M | None = held[1]  # type: ignore[assignment]  # what is kept under a kind is of that kind
+        return record
+
+    @property
+    def readable_now(self) -> bool:
+        """Whether point reads need not wait."""
+        return self._closing is None and self._database.readable_now
+
+    async def readable(self) -> None:
+        """Return when point reads may begin. Raises `Unavailable`."""
+        self._check_open()
+        await self._database.readable()
 
     def log_end(self, execution_id: str) -> int | None:
         """Return the newest pending revision of a log that was lately written to; as `value`."""
@@ -359,16 +381,21 @@ class LevelDBStore:
 
     def _durable_record(self, kind: RecordKind[M], record_id: str) -> M | None:
         key = (kind, record_id)
-        if key in self._overlay.standing:
-            return cast("M | None", self._overlay.standing[key])
-        known = self._recent.get(key)
-        if known is not None:
-            return cast("M", known)
+        known: Any = self._overlay.standing.get(key, _NOT_HERE)
+        if known is _NOT_HERE:
+            known = self._recent.get(key)
+            if known is None:
+                return self._read(kind, record_id)
+        found: M | None = known
+        return found
+
+    def _read(self, kind: RecordKind[M], record_id: str) -> M | None:
+        """Read a record from the disk, and keep it."""
         value = self._database.peek(keys.record(kind, record_id))
         if value is None:
             return None
         message = kind.message.FromString(value)
-        self._recent.put(key, message)
+        self._recent.put((kind, record_id), message, len(value))
         return message
 
     async def _walk(self, make: Callable[[Any], Generator[None, None, T]]) -> T:
@@ -381,19 +408,18 @@ class _LevelDBReader:
 
     def __init__(
         self,
-        database: Database,
-        check_open: Callable[[], None],
+        store: LevelDBStore,
         value: Callable[[bytes], bytes | None],
         record: Callable[[RecordKind[Any], str], Any],
     ) -> None:
-        self._database = database
-        self._check_open = check_open
+        self._store = store
         self._value = value
         self._record = record
 
     async def shared(self, kind: RecordKind[M], record_id: str) -> M | None:
         """Return the record, not to be changed, or None."""
-        await self._readable()
+        if not self._store.readable_now:
+            await self._store.readable()
         found: M | None = self._record(kind, record_id)
         return found
 
@@ -408,17 +434,14 @@ class _LevelDBReader:
 
     async def holder(self, unique: Unique) -> str | None:
         """Return the id of the record that holds a name, or None when it is free."""
-        await self._readable()
+        if not self._store.readable_now:
+            await self._store.readable()
         value = self._value(keys.name(unique))
         return None if value is None else keys.decode_id(value)
 
     async def change(self, execution_id: str, revision: int) -> ExecutionChange | None:
         """Return one change of an execution's log, or None."""
-        await self._readable()
+        if not self._store.readable_now:
+            await self._store.readable()
         value = self._value(keys.change(execution_id, revision))
         return None if value is None else ExecutionChange.FromString(value)
-
-    async def _readable(self) -> None:
-        self._check_open()
-        if not self._database.readable_now:
-            await self._database.readable()

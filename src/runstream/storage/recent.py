@@ -38,10 +38,9 @@ class RecentRecords:
         self._records.move_to_end(key)
         return held[0]
 
-    def put(self, key: tuple[AnyKind, str], message: Message) -> None:
-        """Keep a record as it is on disk now, in place of what it was."""
+    def put(self, key: tuple[AnyKind, str], message: Message, size: int) -> None:
+        """Keep a record as it is on disk now, where it takes `size` bytes, in place of what it was."""
         self.drop(key)
-        size = message.ByteSize()
         if size > _LARGEST:
             return
         self._records[key] = message, size
@@ -76,8 +75,9 @@ class LogEnds:
     def note(self, transaction: Transaction) -> None:
         """Hear of a transaction that was accepted."""
         for change in transaction.changes:
-            self._ends[change.execution_id] = change.revision
-            self._ends.move_to_end(change.execution_id)
+            execution_id = change.execution_id
+            self._ends[execution_id] = change.revision
+            self._ends.move_to_end(execution_id)
         while len(self._ends) > self._most:
             self._ends.popitem(last=False)
 

@@ -18,6 +18,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from runstream.model.phases import is_terminal
 from runstream.storage.records import EXECUTION_HEAD, STATUS_SNAPSHOT
 from runstream.storage.store import Conflict, Transaction
 from runstream.stored.v1.stored_pb2 import StatusSnapshot
@@ -91,16 +92,19 @@ class Snapshots:
         """Of how many executions a snapshot is being made."""
         return len(self._tasks)
 
-    def note_commit(self, execution_id: str, head: ExecutionHead, *, terminal: bool) -> None:
-        """Hear that `head` is on disk, and whether the execution has ended.
+    def note_commit(self, execution_id: str, head: ExecutionHead) -> None:
+        """Hear that `head` is on disk.
 
         Begin a snapshot if one is due.
 
         What is not remembered of the newest snapshot is taken as none, and looked up by the task
         that is then begun.
         """
-        wanted = _Wanted(head.revision, head.log_bytes, terminal)
-        if self._closing or not wanted.due(self._newest.get(execution_id, _Newest())):
+        newest, log_bytes = self._newest.get(execution_id), head.log_bytes
+        if self._closing or log_bytes - (0 if newest is None else newest.log_bytes) <= _MIN_FINAL_LOG_BYTES:
+            return  # whatever else is the case, as after most commits
+        wanted = _Wanted(head.revision, log_bytes, is_terminal(head.status.phase))
+        if not wanted.due(newest or _Newest()):
             return
         self._wanted[execution_id] = wanted
         if execution_id not in self._tasks:

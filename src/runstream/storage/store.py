@@ -106,6 +106,8 @@ class Transaction:
     claims: dict[Unique, str]
     releases: set[Unique]
     changes: list[ExecutionChange]
+    #: The changes as they are stored, made when they are appended: their size stands in the head.
+    encoded_changes: list[bytes]
     expectations: list[Expectation]
     #: Terms that nothing may be indexed under when it is committed.
     unused: set[tuple[AnyKind, Term]]
@@ -119,8 +121,13 @@ class Transaction:
         self.puts, self.claims = {}, {}
         self.deletes, self.added_terms, self.removed_terms = set(), set(), set()
         self.releases, self.unused = set(), set()
-        self.changes, self.expectations = [], []
+        self.changes, self.encoded_changes, self.expectations = [], [], []
         self.epoch = epoch
+
+    @property
+    def in_place(self) -> bool:
+        """Whether everything is found as before: no index entry comes or goes, and no record goes."""
+        return not (self.added_terms or self.removed_terms or self.deletes)
 
     def put(self, kind: RecordKind[M], record_id: str, message: M) -> None:
         """Store `message` under (`kind`, `record_id`), in place of what is there."""
@@ -164,12 +171,15 @@ class Transaction:
         self.claims.pop(unique, None)
         self.releases.add(unique)
 
-    def append(self, change: ExecutionChange) -> None:
-        """Add `change` to the log of its execution.
+    def append(self, change: ExecutionChange) -> int:
+        """Add `change` to the log of its execution; return how many bytes it takes there.
 
         Its revision must be the newest plus one (expect the head).
         """
+        encoded = change.SerializeToString()
         self.changes.append(change)
+        self.encoded_changes.append(encoded)
+        return len(encoded)
 
     def expect(self, kind: RecordKind[M], record_id: str, revision: int | None) -> None:
         """Commit only if the record is at `revision`; None: is not there, ``ANY_REVISION``: is there."""
@@ -263,11 +273,12 @@ class Store(Protocol):
         """
         ...
 
-    def on_commit(self, listener: CommitListener) -> None:
+    def on_commit(self, listener: CommitListener, *, in_place: bool = True) -> None:
         """Have `listener` called with every transaction on disk, in order, before the caller goes on.
 
         It is called on the event loop even when the caller has gone away meanwhile; it must be
-        quick and not raise.
+        quick and not raise. With `in_place` False it is spared transactions that are in place, as most are: see
+        `Transaction.in_place`.
         """
         ...
 

@@ -29,6 +29,8 @@ class Accepted:
     number: int
     transaction: Transaction
     writes: list[Write]
+    #: How many bytes each record takes that it puts, in their order.
+    record_bytes: list[int]
     size: int
     done: asyncio.Future[None]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from runstream.dispatch.deadlines import Deadlines
 from runstream.model.times import to_datetime, to_seconds
@@ -52,15 +52,16 @@ class ApprovalTimers:
         """Begin the time of a question that was asked, end that of one that was answered or is no more."""
         for (kind, execution_id), message in transaction.puts.items():
             if kind is EXECUTION_HEAD:
-                self._note(execution_id, cast("ExecutionHead", message))
+                self._note(execution_id, message)
         for kind, execution_id in transaction.deletes:
             if kind is EXECUTION_HEAD:
                 self._end(execution_id, self._open.get(execution_id, set()))
 
     def _note(self, execution_id: str, head: ExecutionHead) -> None:
-        known = self._open.get(execution_id, set())
-        if not head.approvals and not known:
+        known = self._open.get(execution_id)
+        if known is None and not head.approvals:
             return
+        known = known or set()
         questions = _questions(execution_id, head)
         self._end(execution_id, known - questions.keys())
         for name in questions.keys() - known:

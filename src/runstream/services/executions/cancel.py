@@ -46,7 +46,7 @@ class AnswerIfCancelling:
     async def __call__(self, context: RequestContext[Any, Any]) -> AgentExecution | None:
         """Look at the control."""
         loaded = context.value(LOADED)
-        if loaded.head.status.control.action != CONTROL_CANCEL or not loaded.at_work:
+        if loaded.status.control.action != CONTROL_CANCEL or not loaded.at_work:
             return None
         return await answer_unchanged(context, self._answer)
 
@@ -93,7 +93,7 @@ class AnswerIfNothingAsked:
     async def __call__(self, context: RequestContext[Any, Any]) -> AgentExecution | None:
         """Look at phase and control."""
         loaded = context.value(LOADED)
-        asked = loaded.head.status.control.action == CONTROL_CANCEL
+        asked = loaded.status.control.action == CONTROL_CANCEL
         if asked and not is_terminal(loaded.phase):
             return None
         return await answer_unchanged(context, self._answer)
@@ -111,7 +111,7 @@ class StageForcedCancel:
     async def __call__(self, context: RequestContext[Any, Any]) -> None:
         """Add the end to the transaction."""
         loaded = context.value(LOADED)
-        delta = _forced_end(loaded.head.status.control)
+        delta = _forced_end(loaded.status.control)
         event = "deadline_exceeded" if delta.phase == EXECUTION_FAILED else "cancelled"
         await self._status_change.stage(context, loaded, delta, author=CHANGE_AUTHOR_SYSTEM, event=event)
 
@@ -169,8 +169,10 @@ def end_instead_of_halt(head: ExecutionHead, delta: AgentExecutionStatus) -> Non
     A runner that halts while it has been asked to end works no more, and nobody else shall. One that ends at its
     deadline has FAILED, even if it calls that CANCELLED.
     """
+    if delta.phase not in (EXECUTION_PAUSED, EXECUTION_CANCELLED):
+        return
     control = head.status.control
-    if control.action != CONTROL_CANCEL or delta.phase not in (EXECUTION_PAUSED, EXECUTION_CANCELLED):
+    if control.action != CONTROL_CANCEL:
         return
     delta.phase = EXECUTION_CANCELLED
     if control.deadline_exceeded:

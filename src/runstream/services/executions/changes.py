@@ -27,7 +27,7 @@ from runstream.v1.agent_execution_pb2 import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from runstream.pipeline.context import RequestContext
     from runstream.storage.folds import Folds
@@ -83,12 +83,13 @@ class StatusChange:
         head = next_head(loaded)
         revise(head, delta)
         replaced = sorted(set(replace)) if replace else []
-        _fill_output_fields(context, loaded, delta, kept_reason="" if "reason" in replaced else loaded.reason)
-        merge_basic(head.status, delta, replaced)
-        for audit in (head.status.audit, delta.audit):
-            audit_update(audit.status_audit, context, event)
+        _fill_output_fields(context, loaded, delta, replaced)
+        after = head.status
+        merge_basic(after, delta, replaced)
+        _stamp_audit(after, delta, context, event)
         change = new_change(context, loaded, author)
-        change.attempt = delta.attempt or change.attempt
+        if delta.attempt:
+            change.attempt = delta.attempt
         if status is not None:
             stamp = Stamp(change.revision, change.attempt, to_rfc3339(context.now), supersedes)
             merge_status(status, delta, stamp, replaced)
@@ -97,10 +98,12 @@ class StatusChange:
         change.status.CopyFrom(delta)
         if replaced:
             change.replace_mask.extend(replaced)
-        change.supersedes = supersedes
-        change.terminal = is_terminal(delta.phase)
-        if not head.may_have_open_items:
-            head.may_have_open_items = reports_items(delta)
+        if supersedes:
+            change.supersedes = supersedes
+        if is_terminal(delta.phase):
+            change.terminal = True
+        if not head.may_have_open_items and reports_items(delta):
+            head.may_have_open_items = True
         _keep_books(loaded.head, head)
         stage_change(context, loaded, change, head)
         if head.parent_id:
@@ -110,9 +113,10 @@ class StatusChange:
     @staticmethod
     def _needs_fold(loaded: Loaded, delta: AgentExecutionStatus) -> bool:
         """Tell whether the delta ends what the state holds open, or has to tell a parent what came out."""
-        if delta.phase == EXECUTION_COMPLETED and loaded.head.parent_id:
+        phase = delta.phase
+        if phase == EXECUTION_COMPLETED and loaded.head.parent_id:
             return True
-        return is_terminal(delta.phase) and (loaded.head.may_have_open_items or reports_items(delta))
+        return is_terminal(phase) and (loaded.head.may_have_open_items or reports_items(delta))
 
 
 async def catch_up(
@@ -146,7 +150,8 @@ def reports_items(delta: AgentExecutionStatus) -> bool:
     """Tell whether a delta holds tool calls or sub-agents, which may be open."""
     if delta.tool_calls or delta.sub_agent_executions:
         return True
-    return bool(delta.messages) and any(message.tool_calls for message in delta.messages)
+    messages = delta.messages
+    return bool(messages) and any(message.tool_calls for message in messages)
 
 
 def _has_moved_on(before: ExecutionHead, after: ExecutionHead) -> bool:
@@ -159,6 +164,10 @@ def _has_moved_on(before: ExecutionHead, after: ExecutionHead) -> bool:
 def _keep_books(before: ExecutionHead, head: ExecutionHead) -> None:
     """Keep the head's books in step with the phase that its status now has: a lease is for work alone."""
     phase = head.status.phase
+    if phase == EXECUTION_IN_PROGRESS:
+        if not head.runner_id:
+            head.driven_outside = True
+        return
     if is_terminal(phase) or phase in (EXECUTION_PAUSED, EXECUTION_PENDING):
         head.ClearField("runner_id")
         head.ClearField("driven_outside")
@@ -166,25 +175,35 @@ def _keep_books(before: ExecutionHead, head: ExecutionHead) -> None:
     if is_terminal(phase):
         head.ClearField("approvals")
         head.ClearField("approved_all_by")
-    elif phase == EXECUTION_IN_PROGRESS and not head.runner_id:
-        head.driven_outside = True
     elif phase == EXECUTION_PAUSED and before.status.phase != EXECUTION_PENDING:
         head.resume = True
 
 
 def _fill_output_fields(
-    context: RequestContext[Any, Any], loaded: Loaded, delta: AgentExecutionStatus, *, kept_reason: str
+    context: RequestContext[Any, Any], loaded: Loaded, delta: AgentExecutionStatus, replaced: Collection[str]
 ) -> None:
     """Set the times, the reason, and the end of a control request."""
-    before = loaded.head.status
-    if delta.phase == EXECUTION_IN_PROGRESS and not before.started_at:
+    before, phase = loaded.status, delta.phase
+    if phase == EXECUTION_IN_PROGRESS and not before.started_at:
         delta.started_at = to_rfc3339(context.now)
-    if delta.phase == EXECUTION_PAUSED and before.control.action == CONTROL_PAUSE:
+    if phase == EXECUTION_PAUSED and before.control.action == CONTROL_PAUSE:
         delta.control.SetInParent()
-    if is_terminal(delta.phase):
+    if is_terminal(phase):
         delta.completed_at = to_rfc3339(context.now)
         if before.HasField("control"):
             delta.control.SetInParent()
         if not delta.reason:
-            asked = before.control.reason if delta.phase == EXECUTION_CANCELLED else ""
-            delta.reason = asked or kept_reason or DEFAULT_REASONS.get(delta.phase, "")
+            asked = before.control.reason if phase == EXECUTION_CANCELLED else ""
+            kept = "" if "reason" in replaced else loaded.reason
+            delta.reason = asked or kept or DEFAULT_REASONS.get(phase, "")
+
+
+def _stamp_audit(
+    status: AgentExecutionStatus, delta: AgentExecutionStatus, context: RequestContext[Any, Any], event: str
+) -> None:
+    """Write into the delta, and into the status that it has been merged into, who changes it, when, and how."""
+    told, kept = delta.audit.status_audit, status.audit.status_audit
+    audit_update(told, context, event)
+    for name in ("updated_by", "updated_at"):  # these are replaced whole, never merged
+        kept.ClearField(name)
+    kept.MergeFrom(told)

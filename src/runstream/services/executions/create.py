@@ -177,9 +177,9 @@ class StageNewExecution:
         record.CopyFrom(state)
         record.ClearField("status")
         transaction.expect(EXECUTION_HEAD, execution_id, None)
-        transaction.append(change)
+        log_bytes = transaction.append(change)
         transaction.put(AGENT_EXECUTION, execution_id, record)
-        transaction.put(EXECUTION_HEAD, execution_id, _first_head(state, change.ByteSize()))
+        transaction.put(EXECUTION_HEAD, execution_id, _first_head(state, log_bytes))
         transaction.index(AGENT_EXECUTION, execution_id, after=EXECUTIONS.terms(state))
 
 

@@ -69,7 +69,7 @@ class StageDeletedExecution:
                 revision=loaded.head.revision + 1,
                 delete_time=to_timestamp(context.now),
                 deleted_by=AuditActor(id=context.caller.actor),
-                attempt=loaded.head.status.attempt,
+                attempt=loaded.status.attempt,
             ),
         )
         await stage_deleted_in_parent(context, loaded)

@@ -30,7 +30,7 @@ class RefuseIfCancelling:
     async def __call__(self, context: RequestContext[Any, Any]) -> None:
         """Look at the control."""
         loaded = context.value(LOADED)
-        if loaded.head.status.control.action == CONTROL_CANCEL:
+        if loaded.status.control.action == CONTROL_CANCEL:
             raise FailedPrecondition(
                 "CANCEL_REQUESTED",
                 f"Execution {loaded.id} has been asked to end and cannot be paused any more.",
@@ -104,4 +104,4 @@ class StageResume:
 
 
 def _pause_is_asked(loaded: Loaded) -> bool:
-    return loaded.head.status.control.action == CONTROL_PAUSE
+    return loaded.status.control.action == CONTROL_PAUSE

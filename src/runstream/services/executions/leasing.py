@@ -102,7 +102,7 @@ class StageAssignment:
     async def __call__(self, context: LeaseContext) -> None:
         """Add the attempt to the transaction."""
         loaded, runner_id = context.value(LOADED), context.request.runner_id
-        last = loaded.head.status.attempt
+        last = loaded.status.attempt
         supersedes = 0 if loaded.head.resume else last
 
         def revise(head: ExecutionHead, _delta: AgentExecutionStatus) -> None:
@@ -174,7 +174,7 @@ async def answer_attempt(context: LeaseContext) -> LeaseCommand:
 
 def _after_release(loaded: Loaded, agent: Agent, *, lost: bool) -> AgentExecutionStatus:
     """Say what becomes of an execution without its runner."""
-    control = loaded.head.status.control
+    control = loaded.status.control
     if control.action == CONTROL_CANCEL and control.deadline_exceeded:
         return AgentExecutionStatus(
             phase=EXECUTION_FAILED, reason="DEADLINE_EXCEEDED", error="The runner had gone when the deadline passed."

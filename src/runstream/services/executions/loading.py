@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from runstream.model.errors import NotFound, not_found
 from runstream.pipeline.context import ContextKey
@@ -21,19 +21,21 @@ if TYPE_CHECKING:
     from runstream.v1.resource_pb2 import ResourceView
 
 
-class Loaded(NamedTuple):
+class Loaded:
     """An execution as a command sees it: its id and its head, not to be changed.
 
     The record is loaded apart, by `load_record`: most commands need none of it, and it may be large.
     """
 
-    id: str
-    head: ExecutionHead
+    __slots__ = ("head", "id", "phase", "status")
 
-    @property
-    def phase(self) -> int:
-        """Where the execution stands."""
-        return self.head.status.phase
+    def __init__(self, execution_id: str, head: ExecutionHead) -> None:
+        self.id = execution_id
+        self.head = head
+        # Looked up once, since every step asks for them.
+        self.status = head.status
+        #: Where the execution stands.
+        self.phase: int = self.status.phase
 
     @property
     def at_work(self) -> bool:
@@ -43,7 +45,7 @@ class Loaded(NamedTuple):
     @property
     def reason(self) -> str:
         """The reason that was given so far, if any."""
-        return self.head.status.reason
+        return self.status.reason
 
 
 LOADED: ContextKey[Loaded] = ContextKey("loaded execution")

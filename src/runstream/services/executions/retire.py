@@ -26,7 +26,7 @@ class BuildRetiredExecution:
         state = AgentExecution()
         state.CopyFrom(await load_record(context, loaded))
         state.metadata.revision = loaded.head.revision
-        state.status.CopyFrom(loaded.head.status)
+        state.status.CopyFrom(loaded.status)
         context.state = state
 
 

@@ -32,7 +32,7 @@ def new_change(context: RequestContext[Any, Any], loaded: Loaded, author: Change
         execution_id=loaded.id,
         revision=loaded.head.revision + 1,
         change_time=context.timestamp,
-        attempt=loaded.head.status.attempt,
+        attempt=loaded.status.attempt,
         author=author,
     )
 
@@ -52,14 +52,13 @@ def stage_change(
 
     The second change of one command follows the head that the first has staged.
     """
-    head.log_bytes += change.ByteSize()
     transaction = context.transaction
+    head.log_bytes += transaction.append(change)
     if (EXECUTION_HEAD, loaded.id) not in transaction.puts:
         transaction.expect(EXECUTION_HEAD, loaded.id, loaded.head.revision)
-    transaction.append(change)
     transaction.put(EXECUTION_HEAD, loaded.id, head)
-    before, after = loaded.head.status, head.status
-    if before.phase != after.phase or before.control.action != after.control.action:
+    before, after = loaded.status, head.status
+    if loaded.phase != after.phase or before.HasField("control") or after.HasField("control"):
         transaction.index(AGENT_EXECUTION, loaded.id, before=status_terms(before), after=status_terms(after))
     # One that failed can be recovered, and will need them.
     if change.terminal and head.status.phase != EXECUTION_FAILED:

@@ -189,7 +189,7 @@ class AnswerIfEnding:
     async def __call__(self, context: RequestContext[Any, Any]) -> AgentExecution | None:
         """Look at phase and control."""
         loaded = context.value(LOADED)
-        asked = loaded.head.status.control.action == CONTROL_CANCEL
+        asked = loaded.status.control.action == CONTROL_CANCEL
         if is_terminal(loaded.phase) or (asked and loaded.at_work):
             return await answer_unchanged(context, self._answer)
         return None

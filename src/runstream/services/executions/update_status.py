@@ -113,7 +113,8 @@ class StageStatus:
     async def __call__(self, context: StatusContext) -> None:
         """Add the change to the transaction. RESOURCE_EXHAUSTED beyond the limits, for all but an end."""
         request, loaded = context.request, context.value(LOADED)
-        delta = normalise_delta(request.status, self._ids.new)
+        reported = request.status
+        delta = normalise_delta(reported, self._ids.new)
         end_instead_of_halt(loaded.head, delta)
         head = await self._status_change.stage(
             context,
@@ -126,7 +127,7 @@ class StageStatus:
         )
         # Not a step, as it is elsewhere: this is the hot path, and to measure a step takes longer than to do this.
         if not is_terminal(head.status.phase):
-            self._limits.check(loaded.id, head, more=request.status.phase == EXECUTION_PAUSED)
+            self._limits.check(loaded.id, head, more=reported.phase == EXECUTION_PAUSED)
 
 
 def _revise(
@@ -142,7 +143,7 @@ def _revise(
 
 
 def _stale(loaded: Loaded, given: int) -> FailedPrecondition:
-    head, current = loaded.head, loaded.head.status.attempt
+    head, current = loaded.head, loaded.status.attempt
     if head.runner_id:
         told = f"{given or 'none'}, but execution {loaded.id} is leased and at attempt {current}"
     else:
