@@ -317,9 +317,10 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatc
     assert (settings.metrics, settings.otlp, settings.listen) == (None, None, "127.0.0.1:7400")
 
 
-def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
-    """Who reads the error knows where to look."""
+@pytest.mark.parametrize("text", ["listen = ", 'data = "größer"'])
+def test_a_file_that_is_no_toml_is_named(text: str, tmp_path: Path) -> None:
+    """Who reads the error knows where to look; TOML is written in UTF-8."""
     file = tmp_path / "runstream.toml"
-    file.write_text("listen = ")
+    file.write_text(text, "latin-1")
     with pytest.raises(ValueError, match=r"runstream\.toml is no TOML"):
         load_settings(file)

@@ -191,7 +191,7 @@ def load_settings(config: Path | None, **flags: Any) -> Settings:  # noqa: ANN40
     kind = Settings if config is None else _reading(config)
     try:
         return kind(**given)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:  # a file of TOML is in UTF-8
         raise ValueError(f"{config} is no TOML: {error}") from error
     except ValidationError as error:
         unread = (f"{variable}: {told}" for variable, told in unread_variables().items())

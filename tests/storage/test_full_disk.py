@@ -127,6 +127,12 @@ def allow():
     (FOLDER / "filler").unlink()
 """
 
+#: As before, but only 8 MiB come free: much more than is in the log, if less than its write buffer can hold.
+SPARSE = FILLED.replace(
+    '(FOLDER / "filler").unlink()',
+    'os.truncate(FOLDER / "filler", (FOLDER / "filler").stat().st_size - (8 << 20))',
+)
+
 
 def run(folder: Path, disk: str) -> None:
     """Run the child on a folder."""
@@ -164,3 +170,8 @@ def test_a_file_size_limit_costs_only_the_waiting_commits(tmp_path: Path) -> Non
 def test_a_full_disk_costs_only_the_waiting_commits(small_disk: Path) -> None:
     """With no space left, commits fail, reads go on, and all goes on when there is space."""
     run(small_disk, FILLED)
+
+
+def test_a_disk_with_little_space_takes_commits_again(small_disk: Path) -> None:
+    """There must be space for what opening the database anew writes, not for all that it ever might."""
+    run(small_disk, SPARSE)

@@ -34,8 +34,8 @@ _READ_THREADS: Final = 4
 _WRITE_BUFFER: Final = 16 << 20
 #: Every key begins with a letter.
 _BEYOND_ALL_KEYS: Final = b"\xff"
-#: What opening may write: the logs of a full and of a filling write buffer, as tables.
-_PROBE_BYTES: Final = 2 * _WRITE_BUFFER
+#: What there must be room for when the database is opened anew, beside the logs that are then written as tables.
+_ROOM_BYTES: Final = 4 << 20
 
 
 class Database:
@@ -233,7 +233,7 @@ class Database:
           decides anew, on what is there now.
         """
         try:
-            await asyncio.to_thread(self.folder.probe, _PROBE_BYTES)
+            await asyncio.to_thread(_probe, self.folder)
             self._open_to_readers.clear()
             try:
                 await self._idle.wait()
@@ -292,6 +292,12 @@ def unavailable(what: str, error: Exception | None = None) -> Unavailable:
     """Make the error for a store that cannot do it now."""
     cause = "" if error is None else f" ({error})"
     return Unavailable("STORE_UNAVAILABLE", f"{what}{cause}; the same call may succeed later.")
+
+
+def _probe(folder: DataFolder) -> None:
+    """Find out whether the disk takes what opening writes, and some commits after it; an `OSError` if not. Blocks."""
+    logs = sum(log.stat().st_size for log in folder.database.glob("*.log"))
+    folder.probe(logs + _ROOM_BYTES)
 
 
 def _open(folder: DataFolder) -> Any:  # noqa: ANN401  # plyvel has no types
