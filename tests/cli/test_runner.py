@@ -40,6 +40,7 @@ async def deploy(invocation):
 
 
 agents = {"greeter": greet_kindly, "worker": Agent(work, description="Works.")}
+more = {"host": greet_kindly}
 refused = {"refused": Agent(work, max_attempts=1_000)}
 twice = {"One": work, "one": work}
 number = 7
@@ -104,6 +105,15 @@ def test_those_of_a_dict_are_served_that_are_named(own_cli: CommandLine, folder:
     _serve(own_cli, folder, "my_agents:Box.agents", "--agent", "greeter")
     assert own_cli("agent", "get", "greeter").code == 0
     assert own_cli("agent", "get", "worker").code == 1
+
+
+def test_agents_of_several_places_are_served_together(own_cli: CommandLine, folder: Path) -> None:
+    _serve(own_cli, folder, "my_agents:agents", "--import", "my_agents:greet_kindly")
+    for agent in ("greeter", "greet-kindly"):
+        assert "Hello, Ada." in own_cli.ok("run", agent, "Ada").out
+    _serve(own_cli, folder, "my_agents:deploy", "--import", "my_agents:more", "--agent", "host")
+    assert own_cli("agent", "get", "host").code == 0
+    assert own_cli("agent", "get", "deploy").code == 1
 
 
 def test_what_is_missing_on_the_server_is_not_made_unasked(own_cli: CommandLine, folder: Path) -> None:
@@ -182,6 +192,8 @@ def test_options_that_make_no_sense_are_misuse(cli: CommandLine, folder: Path) -
     assert (several.code, "cannot be several agents" in several.err) == (2, True)
     unknown = cli(*agents, "--agent", "nobody", folder=folder)
     assert (unknown.code, "there are greeter, worker" in unknown.err) == (2, True)
+    doubled = cli(*agents, "--import", "my_agents:work", "--import", "my_agents:Box.agents", folder=folder)
+    assert (doubled.code, "its agent greeter is one of my_agents:agents too" in doubled.err) == (2, True)
     assert cli(*agents, "--capacity", "0", folder=folder).code == 2
     assert cli(*agents, "--server", "host:99999", folder=folder).code == 2
     assert cli("runner", folder=folder).code == 2

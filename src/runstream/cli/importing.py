@@ -34,6 +34,23 @@ def agents(path: str, names: Sequence[str]) -> dict[str, Any]:
     return {names[0] if names else _own_name(found, attribute): found}
 
 
+def agents_of_all(paths: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
+    """Return the agents at several paths, as `agents` returns those of one; with `names` those of them alone.
+
+    A name that stands at two of them is a `Misuse`.
+    """
+    if len(paths) == 1:
+        return agents(paths[0], names)
+    found: dict[str, Any] = {}
+    places: dict[str, str] = {}
+    for path in paths:
+        for name, agent in agents(path, ()).items():
+            if name in places:
+                raise Misuse(f"--import {path}: its agent {name} is one of {places[name]} too; name one otherwise")
+            found[name], places[name] = agent, path
+    return _chosen(found, names, " and ".join(paths))
+
+
 def tools(path: str) -> ToolRegistry:
     """Return the tools at `path`, MODULE:ATTRIBUTE: a registry, the one of a dispatcher, or of one function.
 

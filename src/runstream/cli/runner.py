@@ -22,13 +22,13 @@ from runstream.cli.failure import Failure, Misuse
 def runner(  # noqa: PLR0913 — one parameter per option
     context: typer.Context,
     *,
-    path: Annotated[
-        str,
+    paths: Annotated[
+        list[str],
         typer.Option(
             "--import",
             metavar="MODULE:ATTRIBUTE",
-            help="What to serve: a dict of agents, functions by their names, or one function. The module is looked for"
-            " in the current folder first.",
+            help="What to serve: a dict of agents, functions by their names, or one function; can be repeated. The"
+            " module is looked for in the current folder first.",
         ),
     ],
     agent: Annotated[
@@ -36,8 +36,8 @@ def runner(  # noqa: PLR0913 — one parameter per option
         typer.Option(
             "--agent",
             metavar="NAME",
-            help="Serve this one of the dict alone; can be repeated. Of one function: its agent's name, else it is the"
-            " function's own.",
+            help="Serve this one alone; can be repeated. Of one function: its agent's name, else it is the function's"
+            " own.",
         ),
     ] = None,
     capacity: Annotated[
@@ -70,7 +70,7 @@ def runner(  # noqa: PLR0913 — one parameter per option
 
     def serve() -> None:
         connection.check()
-        agents = importing.agents(path, agent or ())
+        agents = importing.agents_of_all(paths, agent or ())
         labels = pairs.parse(label or (), "--label")
         # An agent's machinery is loaded here, and only here.
         from runstream.runner import Runner, RunnerRefused  # noqa: PLC0415
@@ -88,7 +88,7 @@ def runner(  # noqa: PLR0913 — one parameter per option
                 credentials=connection.credentials(),
             )
         except ValueError as error:
-            raise Misuse(f"--import {path}: {error}") from None
+            raise Misuse(f"--import {' '.join(paths)}: {error}") from None
         try:
             made.run()
         except RunnerRefused as refused:
