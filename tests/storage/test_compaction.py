@@ -47,3 +47,18 @@ def test_what_cannot_be_opened_is_told_as_ever(tmp_path: Path) -> None:
     """The error of the database comes through."""
     with pytest.raises(plyvel.Error, match="does not exist"):
         open_with_nice_compaction(lambda: plyvel.DB(str(tmp_path / "db"), create_if_missing=False))
+
+
+def test_a_database_is_opened_and_not_asked_for_anything() -> None:
+    """Whoever starts after a crash waits for no compaction: what is asked of a database is answered behind that."""
+    asked: list[str] = []
+
+    class Asked:
+        """Notes what is asked of a database that has just been opened."""
+
+        def __getattr__(self, name: str) -> object:
+            asked.append(name)
+            return lambda **_: None
+
+    assert isinstance(open_with_nice_compaction(Asked), Asked)
+    assert asked == []

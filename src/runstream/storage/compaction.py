@@ -1,18 +1,23 @@
 """Compaction: LevelDB writes its tables in one thread of its own, which gives way to those that clients wait for.
 
 LevelDB starts that thread once in a process, when there is something to compact for the first time, and on Linux a
-thread is as nice as the one that started it. So the database is opened in a thread that is nice, which has it started
-there and then. Elsewhere than on Linux niceness belongs to processes, and nothing is done.
+thread is as nice as the one that started it. So a thread that is nice has an empty database compacted, and then opens
+the real one. The real one is not asked for anything: it may have much to compact after a crash, and whoever asks is
+answered behind that. Elsewhere than on Linux niceness belongs to processes, and nothing is done.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+import plyvel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,8 +25,6 @@ if TYPE_CHECKING:
 #: Beside a thread of ours that is busy all the time, compaction has a tenth of a core. With much less, tables would
 #: wait on a busy machine until LevelDB holds up writes.
 NICENESS: Final = 10
-#: A range in which there are no keys: each begins with a letter.
-_NOTHING: Final = (b"\xfe", b"\xff")
 
 
 def open_with_nice_compaction(open_database: Callable[[], Any]) -> Any:  # noqa: ANN401  # plyvel has no types
@@ -36,6 +39,13 @@ def _open(open_database: Callable[[], Any]) -> Any:  # noqa: ANN401  # plyvel ha
     me = threading.get_native_id()
     with suppress(OSError):  # where it is not allowed, compaction is as it would be
         os.setpriority(os.PRIO_PROCESS, me, max(NICENESS, os.getpriority(os.PRIO_PROCESS, me)))
-    database = open_database()
-    database.compact_range(start=_NOTHING[0], stop=_NOTHING[1])
-    return database
+    with suppress(OSError, plyvel.Error):  # as where there is no room for it
+        _start_compaction()
+    return open_database()
+
+
+def _start_compaction() -> None:
+    with tempfile.TemporaryDirectory(prefix="runstream-", ignore_cleanup_errors=True) as folder:
+        database = plyvel.DB(str(Path(folder) / "empty"), create_if_missing=True)
+        database.compact_range()
+        database.close()
