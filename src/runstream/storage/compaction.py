@@ -22,9 +22,9 @@ import plyvel
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Beside a thread of ours that is busy all the time, compaction has a tenth of a core. With much less, tables would
-#: wait on a busy machine until LevelDB holds up writes.
-NICENESS: Final = 10
+#: Beside a thread that is busy all the time, compaction has a quarter of a core. With much less, tables would wait on
+#: a busy machine, and writers for the tables.
+NICENESS: Final = 5
 
 
 def open_with_nice_compaction(open_database: Callable[[], Any]) -> Any:  # noqa: ANN401  # plyvel has no types
