@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from benchmarks import (
+    chores,
     context,
     create,
     dispatch,
@@ -41,6 +42,7 @@ BENCHMARKS: Final[dict[str, Callable[[Run], Measurement]]] = {
     "lists": lists.measure,
     "memory": memory.measure,
     "start_up": start_up.measure,
+    "chores": chores.measure,
     "dispatch": dispatch.measure,
     "recovery": recovery.measure,
     "context": context.measure,
