@@ -15,6 +15,7 @@ from runstream.server import Server
 from runstream.settings import Settings
 from runstream.storage import keys
 from runstream.storage.leveldb import LevelDBStore
+from runstream.storage.records import EXECUTION_HEAD
 from runstream.v1 import (
     agent_execution_service_pb2_grpc,
     agent_instance_service_pb2_grpc,
@@ -22,6 +23,8 @@ from runstream.v1 import (
     backup_pb2_grpc,
     session_service_pb2_grpc,
 )
+from runstream.v1.agent_execution_pb2 import CONTROL_CANCEL
+from runstream.v1.agent_execution_pb2 import EXECUTION_PENDING as PENDING
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 
     from runstream.model.clock import Clock
     from runstream.services.executions.controls import AgentExecutionControls
-    from runstream.storage.store import Store
+    from runstream.storage.store import Store, Transaction
 
 
 class Client:
@@ -73,12 +76,46 @@ async def serving(data: Path, clock: Clock | None = None, **settings: Any) -> As
     settings.setdefault("drain_timeout", 1)  # a fiftieth of it is spent at every end of a test
     server = await Server.start(Settings(listen="127.0.0.1:0", data=data, **settings), clock)
     client = Client(server.address)
+    in_place = InPlace()
+    server._store.on_commit(in_place)  # noqa: SLF001  # a test may look
     try:
         yield Serving(server, client)
-        check_shared_records(server._store)  # noqa: SLF001  # a test may look
+        check_shared_records(server._store)  # noqa: SLF001
+        assert not in_place.unheard, "\n".join(in_place.unheard)
     finally:
         await client.channel.close()
         await server.stop()
+
+
+class InPlace:
+    """Listens to commits, and finds those that listeners are spared though they tell them something.
+
+    Who registers with `in_place=False` looks at phases, at whether an end was asked for, at deadlines, and at what
+    begins anew.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[object, ...]] = {}
+        self.unheard: list[str] = []
+
+    def __call__(self, transaction: Transaction) -> None:
+        """Compare every head with the one before, and look at the changes that made it."""
+        for (kind, record_id), head in transaction.puts.items():
+            if kind is EXECUTION_HEAD:
+                facts = (
+                    head.status.phase,
+                    head.status.control.action == CONTROL_CANCEL,
+                    head.deadline.ToJsonString(),
+                    head.parent_id,
+                )
+                if transaction.in_place and self._known.get(record_id, facts) != facts:
+                    self.unheard.append(f"{record_id}: {self._known[record_id]} became {facts}")
+                self._known[record_id] = facts
+        for change in transaction.changes:
+            if (EXECUTION_HEAD, change.execution_id) not in transaction.puts:
+                continue  # a piece of an import, which nobody is told of before the last
+            if transaction.in_place and (change.terminal or change.supersedes or change.status.phase == PENDING):
+                self.unheard.append(f"{change.execution_id}: change {change.revision} ends it, or begins it anew")
 
 
 def check_shared_records(store: Store) -> None:
